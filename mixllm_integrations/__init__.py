@@ -1,0 +1,110 @@
+"""Route each prompt to the cheapest of your models that will answer it well.
+
+Everything public is importable from here and loaded only when it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixllm_integrations.core.encoder import (
+        SentenceTransformerEncoder,
+        StaticEncoder,
+    )
+    from mixllm_integrations.core.errors import (
+        ConfigurationError,
+        MixLLMError,
+        NoCandidateError,
+        NotFittedError,
+        StateFormatError,
+        UnknownCandidateError,
+        UnknownDecisionError,
+    )
+    from mixllm_integrations.core.router import Router
+    from mixllm_integrations.core.types import (
+        BatchPrediction,
+        Calibration,
+        Candidate,
+        Decision,
+        Feedback,
+        Outcome,
+        Prediction,
+        RoutingRecord,
+    )
+    from mixllm_integrations.langchain import (
+        CandidateModel,
+        ChatMixLLM,
+        MixLLMCallbackHandler,
+        MixLLMChatModel,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "mixllm_integrations.core.encoder": ("SentenceTransformerEncoder", "StaticEncoder"),
+    "mixllm_integrations.core.errors": (
+        "ConfigurationError",
+        "MixLLMError",
+        "NoCandidateError",
+        "NotFittedError",
+        "StateFormatError",
+        "UnknownCandidateError",
+        "UnknownDecisionError",
+    ),
+    "mixllm_integrations.core.router": ("Router",),
+    "mixllm_integrations.core.types": (
+        "BatchPrediction",
+        "Calibration",
+        "Candidate",
+        "Decision",
+        "Feedback",
+        "Outcome",
+        "Prediction",
+        "RoutingRecord",
+    ),
+    "mixllm_integrations.langchain": (
+        "CandidateModel",
+        "ChatMixLLM",
+        "MixLLMCallbackHandler",
+        "MixLLMChatModel",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "BatchPrediction",
+    "Calibration",
+    "Candidate",
+    "CandidateModel",
+    "ChatMixLLM",
+    "ConfigurationError",
+    "Decision",
+    "Feedback",
+    "MixLLMCallbackHandler",
+    "MixLLMChatModel",
+    "MixLLMError",
+    "NoCandidateError",
+    "NotFittedError",
+    "Outcome",
+    "Prediction",
+    "Router",
+    "RoutingRecord",
+    "SentenceTransformerEncoder",
+    "StateFormatError",
+    "StaticEncoder",
+    "UnknownCandidateError",
+    "UnknownDecisionError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,195 @@
+"""`mixllm benchmark …`: the benchmarks as commands."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mixllm_integrations.benchmark.datasets import (
+    BenchmarkTable,
+    load_candidates,
+    load_table,
+)
+from mixllm_integrations.benchmark.results import MethodRun
+from mixllm_integrations.benchmark.routerbench import HUB_FILE, download
+from mixllm_integrations.core.errors import ConfigurationError
+
+__all__ = ["app", "offline", "overhead"]
+
+app = typer.Typer(
+    name="benchmark",
+    help="Measure on recorded answers: quality against cost, speed, memory.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Recorded answers: .jsonl, .jsonl.gz, .csv, .parquet, or RouterBench's "
+        ".pkl.",
+    ),
+]
+PoolOption = Annotated[
+    str,
+    typer.Option(
+        "--pool", help="'all', 'market-2024', or names of candidates, with commas."
+    ),
+]
+CandidatesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--candidates",
+        help="Candidates with their prices (.toml, .json); otherwise the prices are "
+        "estimated from the recorded costs.",
+    ),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Write all figures to this file.")
+]
+
+
+@app.command()
+def offline(
+    *,
+    data: DataOption = None,
+    pool: PoolOption = "all",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="How many 80/20 splits.")
+    ] = 3,
+    predictor: Annotated[
+        str, typer.Option("--predictor", help="Kind of the router's predictors.")
+    ] = "auto",
+    all_kinds: Annotated[
+        bool,
+        typer.Option("--all-kinds", help="Also run every other kind of predictor."),
+    ] = False,
+    candidates: CandidatesOption = None,
+    hub: Annotated[
+        str | None,
+        typer.Option(
+            "--hub",
+            help="A data set on the Hugging Face hub, such as withmartian/routerbench.",
+        ),
+    ] = None,
+    hub_file: Annotated[
+        str, typer.Option("--hub-file", help="Which file of that data set.")
+    ] = HUB_FILE,
+    json_file: JsonOption = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="Draw quality against cost: .png, .svg, or both without an ending.",
+        ),
+    ] = None,
+    with_oracle: Annotated[
+        bool, typer.Option("--with-oracle", help="Draw the oracle as well.")
+    ] = False,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Go on after a bad row.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Processor cores for the baselines.")
+    ] = 1,
+) -> None:
+    """Fit on 80 %, sweep the willingness to pay on 20 %, beside all baselines."""
+    from mixllm_integrations.benchmark.offline import run_offline
+    from mixllm_integrations.benchmark.render import plot_result, print_result
+
+    table = _table(
+        data,
+        hub=(hub, hub_file),
+        pool=pool,
+        candidates=candidates,
+        skip_bad_rows=skip_bad_rows,
+    )
+    with _progress() as progress:
+        task = progress.add_task(f"{len(table):,} queries")
+
+        def show(run: MethodRun) -> None:
+            progress.update(task, description=f"seed {run.seed}: {run.method}")
+
+        result = run_offline(
+            table,
+            seeds=range(seeds),
+            predictor=predictor,
+            all_kinds=all_kinds,
+            n_jobs=jobs,
+            command=_command(),
+            on_run=show,
+        )
+    print_result(result, Console())
+    if json_file is not None:
+        _write_json(json_file, result.to_json())
+    if plot is not None:
+        for file in plot_result(result, plot, with_bound=with_oracle):
+            typer.echo(f"wrote {file}", err=True)
+
+
+@app.command()
+def overhead(
+    *,
+    data: DataOption = None,
+    pool: PoolOption = "market-2024",
+    candidates: CandidatesOption = None,
+    calls: Annotated[
+        int, typer.Option("--calls", min=10, help="How many calls are timed.")
+    ] = 1000,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure import, decision, chat model, fit and memory on this machine."""
+    from mixllm_integrations.benchmark.overhead import measure_overhead, print_overhead
+
+    table = _table(data, pool=pool, candidates=candidates)
+    found = measure_overhead(
+        table,
+        n_calls=calls,
+        command=_command(),
+        on_step=lambda step: typer.echo(f"{step} …", err=True),  # no thread beside it
+    )
+    print_overhead(found, Console())
+    if json_file is not None:
+        _write_json(json_file, found.to_json())
+
+
+def _table(
+    data: Path | None,
+    *,
+    pool: str,
+    candidates: Path | None,
+    hub: tuple[str | None, str] = (None, ""),
+    skip_bad_rows: bool = False,
+) -> BenchmarkTable:
+    repo_id, filename = hub
+    if (data is None) == (repo_id is None):
+        raise ConfigurationError("pass either --data FILE or --hub ID")
+    file = data if data is not None else download(str(repo_id), filename)
+    priced = None if candidates is None else load_candidates(candidates)
+    return load_table(file, pool=pool, candidates=priced, skip_bad_rows=skip_bad_rows)
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _command() -> str:
+    return shlex.join(["mixllm", *sys.argv[1:]])
+
+
+def _write_json(file: Path, value: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"wrote {file}", err=True)

@@ -1,0 +1,152 @@
+"""The command `mixllm`: what a newcomer types first.
+
+Nothing heavy is imported until a command needs it, so help and version answer
+at once.
+"""
+
+import sys
+from importlib import import_module
+from io import TextIOWrapper
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mixllm_integrations import __version__
+from mixllm_integrations.core.errors import ConfigurationError, MixLLMError
+
+__all__ = ["app", "main"]
+
+_LAZY_GROUPS = {"benchmark": "mixllm_integrations.benchmark.commands"}
+
+
+class _LazyGroup(TyperGroup):
+    """Imports the module of a sub-command only when that one is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        """Return the names of all commands, imported or not."""
+        return [*super().list_commands(ctx), *_LAZY_GROUPS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
+        """Return the command of that name, importing its module if needed."""
+        if cmd_name in _LAZY_GROUPS:
+            group = import_module(_LAZY_GROUPS[cmd_name]).app
+            command = typer.main.get_command(group)
+            command.name = cmd_name
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+app = typer.Typer(
+    name="mixllm",
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - how Typer calls it
+    if wanted:
+        typer.echo(f"mixllm-integrations {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the version and leave.",
+        ),
+    ] = False,
+) -> None:
+    """Send each prompt to the cheapest of your models that will answer it well."""
+
+
+@app.command()
+def demo(
+    *,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Ask real models: those whose keys are set (OPENAI_API_KEY, "
+            "ANTHROPIC_API_KEY) and an Ollama on this machine.",
+        ),
+    ] = False,
+    json_wanted: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+    willingness_to_pay: Annotated[
+        float | None,
+        typer.Option(
+            "--willingness-to-pay",
+            "-w",
+            metavar="USD",
+            help="USD that one whole point of quality is worth; less is cheaper.",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--prompts",
+            "-n",
+            min=1,
+            metavar="N",
+            help="Route only the first N prompts (with --live 8, if not given).",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="PROVIDER:NAME",
+            help="With --live: ask this model, e.g. openai:gpt-6-luna or "
+            "ollama:llama3.2; may be given several times.",
+        ),
+    ] = None,
+) -> None:
+    """Watch about 40 prompts find their model; needs no key."""
+    if model and not live:
+        raise ConfigurationError("--model chooses real models: add --live")
+    from mixllm_integrations.cli.demo import load_prompts, route_prompts, scripted_setup
+    from mixllm_integrations.cli.screen import as_json, console_of, show_run
+
+    prompts = load_prompts()
+    if live:
+        from mixllm_integrations.cli.live import LIVE_PROMPTS, live_setup
+
+        setup = live_setup(prompts, model or ())
+        prompts = prompts[: count or LIVE_PROMPTS]
+    else:
+        setup = scripted_setup(prompts)
+        prompts = prompts[:count]
+    if willingness_to_pay is not None:
+        setup.router.willingness_to_pay = willingness_to_pay
+    steps = route_prompts(setup, prompts)
+    if json_wanted:
+        typer.echo(as_json(setup, steps))
+    else:
+        show_run(console_of(), setup, steps, planned=len(prompts))
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # some prompts are in Chinese
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except MixLLMError as error:
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False
+        )
+        sys.exit(2)

@@ -1,0 +1,353 @@
+"""Stage 6: how little each arm was seen near a query, and what it learned since.
+
+`DesignMatrices` gives the uncertainty sqrt(xᵀA⁻¹x) that the policy explores by;
+`ResidualHeads` learn online, by recursive least squares, what the offline heads
+still get wrong. Both keep one `RidgeArm` per candidate (here: arm). Neither
+takes a lock: the router holds one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixllm_integrations.core.arms import NamedArms
+from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
+from mixllm_integrations.core.ridge import RidgeArm, Spectrum
+from mixllm_integrations.core.types import FloatArray, number_between
+
+__all__ = ["DesignMatrices", "ResidualHeads"]
+
+
+class DesignMatrices(NamedArms):
+    """One design matrix per arm: what it has seen, so how uncertain it is.
+
+    Parameters
+    ----------
+    dimension
+        Length of a context.
+    l2
+        Ridge: the matrix of an unseen arm is ``l2 * identity``.
+    forgetting
+        What an arm's data are multiplied by at each of its own observations,
+        in (0, 1]; 1 forgets nothing. The ridge never decays.
+
+    Attributes
+    ----------
+    refused
+        How many observations were refused because the matrix would have
+        become infinite or indefinite.
+    bad
+        After `from_state`: which arms were left out, and why.
+
+    Raises
+    ------
+    ConfigurationError
+        If a setting cannot be used.
+
+    Notes
+    -----
+    Source: MixLLM Eq. 9 (there without the root) and its updates of A offline
+    and online. What multiplies the width is the policy's.
+
+    Examples
+    --------
+    >>> matrices = DesignMatrices(2, l2=4.0)
+    >>> matrices.add("new")
+    >>> matrices.widths(np.array([[1.0, 0.0]]), ["new"]).tolist()  # sqrt(1 / 4)
+    [[0.5]]
+    """
+
+    def __init__(
+        self, dimension: int, *, l2: float = 1.0, forgetting: float = 1.0
+    ) -> None:
+        super().__init__(dimension, l2=l2, forgetting=forgetting)
+
+    def spectrum(self, name: str) -> Spectrum:
+        """Return what `ResidualHeads.start` can share with this arm.
+
+        Parameters
+        ----------
+        name
+            Which arm.
+
+        Returns
+        -------
+        Spectrum
+            All that the arm has seen, its latest observations included.
+        """
+        arm = self._arm(name)
+        if arm.share == 1.0 and not len(arm.tail):
+            return arm.spectrum
+        return Spectrum.of(arm.gram(), self.dimension)
+
+    def accumulate(
+        self,
+        contexts: NDArray[np.floating],
+        labelled: NDArray[np.bool_],
+        names: Sequence[str],
+    ) -> None:
+        """Add offline contexts to the arms that were labelled on them.
+
+        Nothing decays. Arms that were equal and get the same rows share one
+        matrix.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, dimension)``.
+        labelled
+            Which row counts for which arm, shape ``(n, len(names))``.
+        names
+            The arms of the columns.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        ConfigurationError
+            If shapes do not fit or a context is not finite.
+        """
+        rows = self._contexts(contexts)
+        mask = np.asarray(labelled, dtype=np.bool_)
+        if mask.shape != (len(rows), len(names)):
+            raise ConfigurationError(
+                f"`labelled` needs shape {(len(rows), len(names))}, not {mask.shape}"
+            )
+        products: dict[bytes, FloatArray] = {}
+        fresh: dict[tuple[int, bytes], RidgeArm] = {}
+        grown: dict[str, RidgeArm] = {}
+        for name, column in zip(names, mask.T, strict=True):
+            old, which = self._arm(name), column.tobytes()
+            if not column.any():
+                continue
+            if which not in products:
+                seen = rows[column]
+                products[which] = seen.T @ seen
+            if (id(old), which) not in fresh:
+                fresh[id(old), which] = old.plus(products[which])
+            grown[name] = fresh[id(old), which]
+        self._put(grown)
+
+    def observe(
+        self, name: str, context: NDArray[np.floating], *, weight: float = 1.0
+    ) -> bool:
+        """Add one context to one arm, after its older data have decayed.
+
+        Parameters
+        ----------
+        name
+            Which arm.
+        context
+            Shape ``(dimension,)``.
+        weight
+            What it counts, above 0.
+
+        Returns
+        -------
+        bool
+            Whether it was taken; a refusal changes nothing and is counted.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        ConfigurationError
+            If the context has another shape or is not finite.
+        """
+        return self._learn(name, context, target=0.0, weight=weight)
+
+    def widths(
+        self, contexts: NDArray[np.floating], names: Sequence[str]
+    ) -> FloatArray:
+        """Return how uncertain each arm is about each context.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, dimension)``.
+        names
+            Which arms; those that share a matrix are computed once.
+
+        Returns
+        -------
+        FloatArray
+            sqrt(xᵀA⁻¹x), shape ``(n, len(names))``, in units of the reward.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        """
+        rows = np.asarray(contexts, dtype=np.float64)
+        turned: dict[int, FloatArray] = {}
+        done: dict[int, FloatArray] = {}
+        leverages = np.empty((len(names), len(rows)))
+        for index, name in enumerate(names):
+            arm = self._arm(name)
+            if id(arm) not in done:
+                axes = id(arm.spectrum)
+                if axes not in turned:
+                    turned[axes] = arm.spectrum.turn(rows)
+                done[id(arm)] = arm.leverage(turned[axes])
+            leverages[index] = done[id(arm)]
+        return np.sqrt(leverages).T
+
+
+class ResidualHeads(NamedArms):
+    """One linear head per arm, for what its offline head still gets wrong.
+
+    Parameters
+    ----------
+    dimension
+        Length of a context.
+    l2
+        Ridge of the heads.
+    offline_share
+        Share of the offline data that stands behind a head from its `start`,
+        as if those residuals had been 0: the more, the slower it learns.
+    forgetting
+        What an arm's data are multiplied by at each of its own updates, in
+        (0, 1]; 1 forgets nothing. The ridge never decays.
+
+    Attributes
+    ----------
+    refused
+        How many updates were refused because a number would have become
+        infinite, or the matrix indefinite.
+    bad
+        After `from_state`: which arms were left out, and why.
+
+    Raises
+    ------
+    ConfigurationError
+        If a setting cannot be used.
+
+    Notes
+    -----
+    Our choice, for MixLLM's online training with refined feedback: a forest
+    cannot learn from one observation, a linear head of its residual can.
+
+    Examples
+    --------
+    >>> heads = ResidualHeads(1)
+    >>> heads.add("a")
+    >>> heads.update("a", np.array([1.0]), 0.5)
+    True
+    >>> heads.correct(np.array([[2.0]]), ["a"]).round(9).tolist()  # 2·0.5/(1+1)
+    [[0.5]]
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        *,
+        l2: float = 1.0,
+        offline_share: float = 0.0,
+        forgetting: float = 1.0,
+    ) -> None:
+        super().__init__(dimension, l2=l2, forgetting=forgetting)
+        self.offline_share = number_between(offline_share, "offline_share", high=1.0)
+        self._solutions: dict[str, FloatArray | None] = {}  # None: all 0
+
+    def start(self, name: str, gram: FloatArray | Spectrum | None) -> None:
+        """Forget what a head has learned: its offline head is new.
+
+        Parameters
+        ----------
+        name
+            Which arm.
+        gram
+            What the offline head was trained on: sum of xxᵀ, shape
+            ``(dimension, dimension)``, or `DesignMatrices.spectrum`, which is
+            shared instead of computed again; ``None``: nothing.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        ConfigurationError
+            If it is no Gram matrix of this dimension.
+        """
+        self._arm(name)
+        if self.offline_share == 0.0:
+            self._put({name: self._unseen})
+            return
+        if not isinstance(gram, Spectrum):
+            gram = Spectrum.of(gram, self.dimension)
+        share = self.offline_share
+        self._put({name: RidgeArm.start(gram, l2=self.l2, share=share)})
+
+    def correct(
+        self, contexts: NDArray[np.floating], names: Sequence[str]
+    ) -> FloatArray:
+        """Return what to add to the offline predictions.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, dimension)``.
+        names
+            Which arms.
+
+        Returns
+        -------
+        FloatArray
+            Shape ``(n, len(names))``; 0 for an arm that has learned nothing.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        """
+        rows = np.asarray(contexts, dtype=np.float64)
+        found = np.zeros((len(rows), len(names)))
+        for index, name in enumerate(names):
+            if name not in self._arms:
+                raise UnknownCandidateError(name, self._arms)
+            # One by one: the bits of a matrix product depend on its other columns.
+            solution = self._solutions[name]
+            if solution is not None:
+                found[:, index] = rows @ solution
+        return found
+
+    def update(
+        self,
+        name: str,
+        context: NDArray[np.floating],
+        residual: float,
+        weight: float = 1.0,
+    ) -> bool:
+        """Learn one residual, after the arm's older data have decayed.
+
+        Parameters
+        ----------
+        name
+            Which arm.
+        context
+            Shape ``(dimension,)``.
+        residual
+            Reward minus the offline head's prediction.
+        weight
+            What it counts, above 0.
+
+        Returns
+        -------
+        bool
+            Whether it was taken; a refusal changes nothing and is counted.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        ConfigurationError
+            If the context has another shape, or a number is not finite.
+        """
+        if not np.isfinite(residual):
+            raise ConfigurationError(f"a residual must be finite, not {residual!r}")
+        return self._learn(name, context, target=float(residual), weight=weight)
+
+    def _put(self, arms: dict[str, RidgeArm]) -> None:
+        for name, arm in arms.items():
+            self._solutions[name] = arm.solution() if arm.moment.any() else None
+        super()._put(arms)

@@ -1,0 +1,349 @@
+"""One decision: forecast without the lock, look up and choose under it.
+
+Beside `router`, which makes a new `Decider` whenever the candidates or the
+knowledge change; the old one is retired and decides nothing any more.
+"""
+
+import threading
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixllm_integrations.core.context import Reading
+from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
+from mixllm_integrations.core.experience import Experience
+from mixllm_integrations.core.forecast import Forecast, Forecaster
+from mixllm_integrations.core.ledger import DecisionLedger, PendingDecision
+from mixllm_integrations.core.policy import (
+    Choice,
+    MetaDecisionMaker,
+    Scoreboard,
+    hard_limits,
+)
+from mixllm_integrations.core.types import (
+    BatchPrediction,
+    Decision,
+    FloatArray,
+    Outcome,
+    Prediction,
+    number_between,
+)
+from mixllm_integrations.core.waiting import WaitingModel
+
+__all__ = ["Decider", "Predictions", "RetiredError", "token_array"]
+
+
+class RetiredError(Exception):
+    """A newer `Decider` has taken over since this one was asked."""
+
+
+class Predictions(Mapping[str, Prediction]):
+    """What was expected of each candidate; an entry is made when it is asked for.
+
+    Parameters
+    ----------
+    names
+        The candidates.
+    columns
+        One row per field of `Prediction`, in its order, one column per name.
+    """
+
+    __slots__ = ("_columns", "_names")
+
+    def __init__(self, names: tuple[str, ...], columns: FloatArray) -> None:
+        self._names, self._columns = names, columns
+
+    def __getitem__(self, name: str) -> Prediction:
+        try:
+            index = self._names.index(name)
+        except ValueError:
+            raise KeyError(name) from None
+        return Prediction(*self._columns[:, index].tolist())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class Decider:
+    """Makes decisions from one state of knowledge.
+
+    Parameters
+    ----------
+    forecaster
+        What is expected offline.
+    experience
+        What was learned online.
+    policy
+        Who scores and chooses.
+    waiting
+        Who knows the load.
+    ledger
+        Where decisions await their feedback.
+    lock
+        Guards `experience` and `ledger`.
+
+    Attributes
+    ----------
+    retired
+        Whether another one has taken over; it is set under the lock.
+    """
+
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        experience: Experience,
+        policy: MetaDecisionMaker,
+        waiting: WaitingModel,
+        ledger: DecisionLedger,
+        lock: threading.RLock,
+    ) -> None:
+        self._forecaster, self._experience = forecaster, experience
+        self._policy, self._waiting = policy, waiting
+        self._ledger, self._lock = ledger, lock
+        self._candidates = forecaster.candidates
+        self._names = tuple(c.name for c in forecaster.candidates)
+        self.retired = False
+
+    def predict(
+        self, reading: Reading, input_tokens: FloatArray | None
+    ) -> BatchPrediction:
+        """Return what is expected, without deciding anything.
+
+        Parameters
+        ----------
+        reading
+            Of the queries.
+        input_tokens
+            Shape ``(n_queries,)``, NaN where unknown.
+
+        Raises
+        ------
+        RetiredError
+            If another one has taken over.
+        """
+        contexts, expected = self._forecast(reading, input_tokens)
+        with self._lock:
+            now, uncertainty = self._online(contexts, expected)
+        return BatchPrediction(
+            self._names, now.quality, now.output_tokens, now.cost, uncertainty
+        )
+
+    def decide(
+        self,
+        reading: Reading,
+        input_tokens: FloatArray | None,
+        *,
+        requires: Collection[str] = (),
+        among: Collection[str] | None = None,
+        max_cost_per_query: float | None = None,
+        willingness_to_pay: float | None = None,
+        charge_load: bool = True,
+    ) -> list[Decision]:
+        """Return a decision per query; they are pending from now on.
+
+        Parameters
+        ----------
+        reading
+            Of the queries.
+        input_tokens
+            Shape ``(n_queries,)``, NaN where unknown.
+        requires, among, max_cost_per_query
+            Hard limits.
+        willingness_to_pay
+            Instead of the policy's own.
+        charge_load
+            Whether each decision counts as load at once.
+
+        Raises
+        ------
+        NoCandidateError
+            If the limits exclude every candidate for one of the queries; then
+            none is decided.
+        RetiredError
+            If another one has taken over.
+        """
+        if not self._names:
+            raise NoCandidateError
+        policy = self._policy
+        if willingness_to_pay is not None:
+            policy = replace(policy, willingness_to_pay=willingness_to_pay)
+        contexts, expected = self._forecast(reading, input_tokens)
+        given = np.zeros(len(contexts), np.bool_)
+        if input_tokens is not None:
+            given = np.isfinite(input_tokens)
+        with self._lock:
+            now, uncertainty = self._online(contexts, expected)
+            limits = [
+                hard_limits(
+                    self._candidates,
+                    cost=now.cost[row],
+                    input_tokens=int(expected.input_tokens[row]),
+                    input_tokens_are_estimated=not given[row],
+                    requires=requires,
+                    among=among,
+                    max_cost_per_query=max_cost_per_query,
+                )
+                for row in range(len(contexts))
+            ]
+            for excluded in limits:
+                if len(excluded) == len(self._names):
+                    raise NoCandidateError(excluded)
+            decisions = []
+            for row, excluded in enumerate(limits):
+                waits = self._waiting.expected_seconds(self._names)
+                penalties = self._waiting.penalties(waits)
+                board = Scoreboard(
+                    now.quality[row],
+                    now.cost[row],
+                    uncertainty[row],
+                    penalties,
+                    self._eligible(excluded),
+                )
+                choice = policy.choose(board)
+                decision = self._decision(
+                    policy, board, choice, now, row, waits, excluded
+                )
+                self._remember(decision, contexts[row], expected, row, choice.index)
+                if charge_load:
+                    self._waiting.start(
+                        decision.candidate,
+                        decision.id,
+                        output_tokens=float(now.output_tokens[row, choice.index]),
+                    )
+                decisions.append(decision)
+        return decisions
+
+    def billed(self, name: str, outcome: Outcome) -> float | None:
+        """Return what a call will have cost, in USD; ``None`` if unknown.
+
+        Parameters
+        ----------
+        name
+            Who answered.
+        outcome
+            What happened.
+        """
+        return self._forecaster.billed(name, outcome)
+
+    def _forecast(
+        self, reading: Reading, input_tokens: FloatArray | None
+    ) -> tuple[FloatArray, Forecast]:
+        contexts = self._forecaster.knowledge.context.contexts(reading)
+        return contexts, self._forecaster.forecast(
+            reading, contexts, input_tokens=input_tokens
+        )
+
+    def _online(
+        self, contexts: FloatArray, expected: Forecast
+    ) -> tuple[Forecast, FloatArray]:
+        """Return what is expected now, and uncertainty (n, n_candidates)."""
+        self._check_in_office()
+        learned = self._experience
+        raised = expected.quality + learned.residuals.correct(contexts, self._names)
+        lengths, costs = learned.factors(self._names)
+        now = Forecast(
+            np.minimum(np.maximum(raised, 0.0), 1.0),
+            expected.output_tokens * lengths,
+            expected.cost * costs,
+            expected.input_tokens,
+        )
+        return now, learned.designs.widths(contexts, self._names)
+
+    def _check_in_office(self) -> None:
+        if self.retired:
+            raise RetiredError
+
+    def _eligible(self, excluded: Mapping[str, str]) -> NDArray[np.bool_]:
+        eligible = np.ones(len(self._names), dtype=np.bool_)
+        if excluded:
+            eligible[[i for i, n in enumerate(self._names) if n in excluded]] = False
+        return eligible
+
+    def _decision(
+        self,
+        policy: MetaDecisionMaker,
+        board: Scoreboard,
+        choice: Choice,
+        expected: Forecast,
+        row: int,
+        waits: FloatArray,
+        excluded: Mapping[str, str],
+    ) -> Decision:
+        columns = (
+            board.quality,
+            expected.output_tokens[row],
+            board.cost,
+            board.uncertainty,
+            waits,
+            board.waiting_penalty,
+            choice.scores,
+        )
+        return Decision(
+            id=uuid.uuid4().hex,
+            candidate=self._names[choice.index],
+            scores=Predictions(self._names, np.array(columns)),
+            willingness_to_pay=policy.willingness_to_pay,
+            explored=choice.explored,
+            propensity=choice.propensity,
+            excluded=excluded,
+            input_tokens=int(expected.input_tokens[row]),
+            exploration=policy.exploration,
+            waiting_weight=policy.waiting_weight,
+        )
+
+    def _remember(
+        self,
+        decision: Decision,
+        context: FloatArray,
+        expected: Forecast,
+        row: int,
+        index: int,
+    ) -> None:
+        self._ledger.put(
+            PendingDecision(
+                decision_id=decision.id,
+                candidate=decision.candidate,
+                predicted_quality=float(expected.quality[row, index]),
+                predicted_output_tokens=float(expected.output_tokens[row, index]),
+                input_tokens=decision.input_tokens,
+                token_cost=float(expected.cost[row, index]),
+                context=context.astype(np.float32),
+                version=self._experience.version,
+            )
+        )
+
+
+def token_array(tokens: Sequence[int | None] | None, n: int) -> FloatArray | None:
+    """Return prompt lengths as floats, or ``None`` if none is given.
+
+    Parameters
+    ----------
+    tokens
+        One length per query, ``None`` where it is unknown (NaN in the result).
+    n
+        How many queries.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are not `n` lengths, or one is no length.
+    """
+    if tokens is None:
+        return None
+    if len(tokens) != n:
+        raise ConfigurationError(
+            f"input_tokens has {len(tokens)} values for {n} queries; pass one each"
+        )
+    for value in tokens:
+        if value is not None:
+            number_between(value, "input_tokens", high_is_allowed=False)
+    return np.array([np.nan if t is None else t for t in tokens], dtype=np.float64)

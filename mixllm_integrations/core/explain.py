@@ -1,0 +1,87 @@
+"""A decision as a table that a person can read."""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mixllm_integrations.core.types import Decision
+
+__all__ = ["explained"]
+
+_COLUMNS = (
+    "candidate",
+    "quality",
+    "tokens",
+    "cost USD",
+    "uncertainty",
+    "waiting",
+    "score",
+    "why",
+)
+
+
+def explained(decision: "Decision") -> str:
+    """Return why this candidate was chosen, and why the others were not.
+
+    Parameters
+    ----------
+    decision
+        To be explained.
+
+    Returns
+    -------
+    str
+        A line on the decision, then one per candidate: the chosen one, then
+        the others by score.
+    """
+    scores = decision.scores
+    ranked = sorted(scores, key=lambda name: -scores[name].score)
+    ranked.sort(key=lambda name: name != decision.candidate)
+    rows = [_COLUMNS, *(_row(decision, name) for name in ranked)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *numbers, why in rows:
+        cells = [c.rjust(w) for c, w in zip(numbers, widths[1:-1], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells, why]))
+    head = (
+        f"decision {decision.id}: {decision.candidate}"
+        f"{' (exploring)' if decision.explored else ''}; one point of quality is "
+        f"worth {decision.willingness_to_pay:g} USD, the prompt has about "
+        f"{decision.input_tokens:,} tokens"
+    )
+    return "\n".join((head, *lines))
+
+
+def _row(decision: "Decision", name: str) -> tuple[str, ...]:
+    expected = decision.scores[name]
+    wait = decision.waiting_weight * expected.waiting_penalty
+    return (
+        name,
+        f"{expected.quality:.3f}",
+        f"{expected.output_tokens:.0f}",
+        f"{expected.cost:.6f}",
+        f"{expected.uncertainty:.3f}",
+        f"{-wait:+.3f}" if wait else "0",
+        f"{expected.score:+.4f}" if math.isfinite(expected.score) else "-",
+        _why(decision, name),
+    )
+
+
+def _why(decision: "Decision", name: str) -> str:
+    if name == decision.candidate:
+        return "chosen: highest score"
+    if name in decision.excluded:
+        return f"excluded: {decision.excluded[name]}"
+    mine, theirs = decision.prediction, decision.scores[name]
+    behind = mine.score - theirs.score
+    if not behind > 0:
+        return "same score: the cheaper one, then the first one declared, wins"
+    if theirs.quality > mine.quality and theirs.cost > mine.cost:
+        return f"better answer expected, but not worth its price ({-behind:+.4f})"
+    if theirs.cost < mine.cost and theirs.quality < mine.quality:
+        return f"cheaper, but a worse answer is expected ({-behind:+.4f})"
+    if theirs.quality == mine.quality and theirs.cost > mine.cost:
+        return f"as good, but dearer ({-behind:+.4f})"
+    if theirs.quality < mine.quality:
+        return f"neither better nor cheaper ({-behind:+.4f})"
+    return f"no worse and no dearer, but busier or better known ({-behind:+.4f})"

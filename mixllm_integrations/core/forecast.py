@@ -1,0 +1,270 @@
+"""Stages 3 to 5 as one: what was learned offline, and what it expects.
+
+`Knowledge` is what a fit gives; it never changes. `Forecaster` applies it to
+the candidates that compete now, with priors for those it does not know.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixllm_integrations.core.context import ContextModel, Reading, read
+from mixllm_integrations.core.encoder import Encoder
+from mixllm_integrations.core.predictors.base import column_means
+from mixllm_integrations.core.predictors.heads import (
+    UNKNOWN_OUTPUT_TOKENS,
+    CandidateHeads,
+    prior_quality,
+)
+from mixllm_integrations.core.pricing import CostModel, fill_output_tokens, token_cost
+from mixllm_integrations.core.records import RecordTable
+from mixllm_integrations.core.types import Candidate, FloatArray, Outcome
+
+__all__ = ["Forecast", "Forecaster", "Knowledge"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Knowledge:
+    """What was learned from records.
+
+    Parameters
+    ----------
+    context
+        From a reading to a context vector.
+    heads, costs
+        Of the candidates that were fitted, in the same order; ``None`` before
+        a fit. Candidates that were removed since are still there.
+    version
+        Counts the fits of the context: residuals learned under another
+        version say nothing under this one.
+    """
+
+    context: ContextModel
+    heads: CandidateHeads | None = None
+    costs: CostModel | None = None
+    version: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Candidates that were fitted."""
+        return self.heads.names if self.heads else ()
+
+    @property
+    def usual_kind(self) -> str | None:
+        """Kind of most candidates' quality heads; ``None`` before a fit."""
+        kinds = self.heads.quality.kinds if self.heads else []
+        return max(kinds, key=kinds.count, default=None)
+
+    def learned(
+        self,
+        table: RecordTable,
+        candidates: Mapping[str, Candidate],
+        *,
+        encoder: Encoder,
+        predictor: str,
+        n_domains: int,
+        seed: int,
+    ) -> tuple["Knowledge", FloatArray]:
+        """Return what is known after these records, and their contexts.
+
+        Where some of the candidates that compete were fitted before and have
+        no record now, the context stays as it is and only the candidates with
+        records are fitted: a newcomer needs its own records alone.
+
+        Parameters
+        ----------
+        table
+            The records.
+        candidates
+            Those that compete, by name.
+        encoder
+            Gives the embeddings.
+        predictor
+            ``"auto"`` or a kind.
+        n_domains
+            The most domains there may be.
+        seed
+            Decides everything that is drawn.
+
+        Returns
+        -------
+        Knowledge
+            With a new version if the context was fitted anew.
+        FloatArray
+            Contexts of the table's queries, shape ``(n_queries, n_features)``.
+        """
+        reading = read(table.queries, encoder)
+        absent = [n for n in self.names if n in candidates and n not in table.names]
+        version = self.version
+        if absent:
+            context, contexts = self.context, self.context.training_contexts(reading)
+        else:
+            version += 1
+            context, contexts = ContextModel.fit(
+                reading,
+                table.tags,
+                _ease(table.quality),
+                encoder=encoder,
+                n_domains=n_domains,
+                seed=seed,
+            )
+        own = [candidates[name] for name in table.names]
+        counted = reading.tokens.astype(np.float64)
+        tokens = fill_output_tokens(table, counted, own)
+        heads = CandidateHeads.fit(
+            table.names,
+            contexts,
+            table.quality,
+            tokens,
+            predictor=predictor,
+            seed=seed,
+        ).leaning(own)
+        costs = CostModel.fit(table, counted, tokens, own)
+        if absent and self.heads and self.costs:
+            others = [n for n in self.names if n not in table.names]
+            kept = [self.names.index(n) for n in others]
+            heads = self.heads.select(others).joined(heads)
+            costs = self.costs.select(kept).joined(costs)
+        return replace(
+            self, context=context, heads=heads, costs=costs, version=version
+        ), contexts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """What is expected of each candidate for each query.
+
+    Parameters
+    ----------
+    quality, output_tokens, cost
+        Shape ``(n_queries, n_candidates)``; quality of the offline heads or
+        priors, cost in USD.
+    input_tokens
+        Given or counted, shape ``(n_queries,)``.
+    """
+
+    quality: FloatArray
+    output_tokens: FloatArray
+    cost: FloatArray
+    input_tokens: FloatArray
+
+
+class Forecaster:
+    """Applies what is known to the candidates that compete now.
+
+    Parameters
+    ----------
+    knowledge
+        What was learned.
+    candidates
+        Those that compete, in declaration order.
+    """
+
+    def __init__(self, knowledge: Knowledge, candidates: Sequence[Candidate]) -> None:
+        self.knowledge = knowledge
+        self.candidates = tuple(candidates)
+        self._heads, self._fitted = knowledge.heads, np.zeros(0, dtype=np.intp)
+        n = len(self.candidates)
+        self._prior_tokens = np.full(n, UNKNOWN_OUTPUT_TOKENS)
+        self._input_factor, self._cost_factor = np.ones(n), np.ones(n)
+        self._fixed_cost = np.zeros(n)
+        known: list[tuple[Candidate, float]] = []
+        if knowledge.heads and knowledge.costs:
+            known = self._use(knowledge.heads, knowledge.costs)
+        self._prior_quality = np.array(
+            [prior_quality(c, known) for c in self.candidates]
+        )
+        self._all_fitted = self._fitted.size == n and n > 0
+
+    def _use(
+        self, heads: CandidateHeads, costs: CostModel
+    ) -> list[tuple[Candidate, float]]:
+        own = {c.name: i for i, c in enumerate(self.candidates)}
+        names = [name for name in own if name in heads.names]
+        columns = [heads.names.index(name) for name in names]
+        self._heads = heads.select(names) if names else None
+        self._fitted = np.array([own[name] for name in names], dtype=np.intp)
+        if names:
+            self._prior_tokens[:] = heads.mean_output_tokens[columns].mean()
+        self._input_factor[self._fitted] = costs.input_factor[columns]
+        self._cost_factor[self._fitted] = costs.cost_factor[columns]
+        # A flat bill stands in for prices of 0, not beside prices given since.
+        priced = token_cost(np.ones(1), np.ones(1), self.candidates) > 0
+        fixed = np.where(priced[self._fitted], 0.0, costs.fixed_cost[columns])
+        self._fixed_cost[self._fitted] = fixed
+        means = heads.mean_quality[columns]
+        return [
+            (self.candidates[own[n]], float(q))
+            for n, q in zip(names, means, strict=True)
+        ]
+
+    def forecast(
+        self,
+        reading: Reading,
+        contexts: FloatArray,
+        *,
+        input_tokens: FloatArray | None = None,
+    ) -> Forecast:
+        """Return what is expected of each candidate for each query.
+
+        Parameters
+        ----------
+        reading, contexts
+            Of the queries.
+        input_tokens
+            Prompt lengths that the caller knows, shape ``(n_queries,)``, NaN
+            where it does not.
+
+        Notes
+        -----
+        Source: MixLLM §3.2: input tokens are known, output tokens predicted.
+        """
+        shape = (len(contexts), len(self.candidates))
+        if self._all_fitted and self._heads:
+            quality, tokens = self._heads.predict(contexts, reading.blank)
+        else:
+            quality = np.tile(self._prior_quality, (shape[0], 1))
+            tokens = np.tile(self._prior_tokens, (shape[0], 1))
+            if self._heads:
+                some = self._heads.predict(contexts, reading.blank)
+                quality[:, self._fitted], tokens[:, self._fitted] = some
+        counted = reading.tokens.astype(np.float64)
+        inputs = counted[:, None] * self._input_factor
+        if input_tokens is not None:
+            given = np.isfinite(input_tokens)
+            counted = np.where(given, input_tokens, counted)
+            inputs[given] = input_tokens[given][:, None]
+        cost = token_cost(inputs, tokens, self.candidates)
+        with np.errstate(over="ignore", invalid="ignore"):
+            cost = cost * self._cost_factor + self._fixed_cost
+        return Forecast(quality, tokens, cost, counted)
+
+    def billed(self, name: str, outcome: Outcome) -> float | None:
+        """Return what a call will have cost, in USD; ``None`` if unknown.
+
+        Parameters
+        ----------
+        name
+            Who answered.
+        outcome
+            With its cost, or else with tokens.
+        """
+        if outcome.cost is not None:
+            return float(outcome.cost)
+        if outcome.output_tokens <= 0:
+            return None
+        for index, candidate in enumerate(self.candidates):
+            if candidate.name == name:
+                used = np.array([outcome.input_tokens, outcome.output_tokens], float)
+                listed = token_cost(used[:1], used[1:], [candidate])[0]
+                extra = self._fixed_cost[index]
+                return float(listed * self._cost_factor[index] + extra)
+        return None
+
+
+def _ease(quality: FloatArray) -> FloatArray:
+    """Return how much better than usual the candidates did on each query."""
+    labelled = np.isfinite(quality)
+    above = np.where(labelled, quality - column_means(quality), 0.0)
+    return np.asarray(above.sum(axis=1) / (labelled.sum(axis=1) + 1.0))

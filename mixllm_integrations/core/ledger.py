@@ -1,0 +1,357 @@
+"""Stage 10: decisions that await their outcome and their feedback.
+
+Feedback is late, may never come, or may come twice. The ledger keeps what a
+decision was based on until then: bounded in number and in age, so that a
+process that never hears back does not grow. It takes no lock: the router
+holds one.
+"""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixllm_integrations.core.errors import (
+    ConfigurationError,
+    StateFormatError,
+    UnknownDecisionError,
+)
+from mixllm_integrations.core.types import (
+    Feedback,
+    FeedbackKind,
+    Outcome,
+    number_between,
+)
+
+__all__ = ["DecisionLedger", "PendingDecision"]
+
+_OUTDATED = -1
+
+
+@dataclass(slots=True, eq=False)
+class PendingDecision:
+    """What a decision was based on, and what was heard of it so far.
+
+    Parameters
+    ----------
+    decision_id, candidate
+        Which decision, and whom it chose.
+    predicted_quality
+        Of the offline head alone, before any online correction: what the
+        residual of a reward is taken against.
+    predicted_output_tokens, input_tokens, token_cost
+        Expected length of the answer, length of the prompt, and the expected
+        cost (USD), before any online correction, as the quality is.
+    context
+        Context vector of the query, float32, shape ``(dimension,)``. The
+        prompt itself is not kept.
+    version
+        Of the knowledge that the context and the prediction belong to.
+    made_at
+        When, by the ledger's clock; `DecisionLedger.put` sets it.
+    outcome, feedback
+        What has come in: one outcome, one feedback of each kind.
+    """
+
+    decision_id: str
+    candidate: str
+    predicted_quality: float
+    predicted_output_tokens: float
+    input_tokens: int
+    token_cost: float
+    context: NDArray[np.float32]
+    version: int = 0
+    made_at: float = 0.0
+    outcome: Outcome | None = None
+    feedback: dict[FeedbackKind, Feedback] = field(default_factory=dict)
+
+
+class DecisionLedger:
+    """Pending decisions, oldest first; every operation is O(1), amortised.
+
+    Parameters
+    ----------
+    capacity
+        How many are kept; one more drops the oldest.
+    max_age_seconds
+        How long one is kept; infinity: until it is crowded out.
+    clock
+        Seconds from any start; injected in tests and simulations.
+
+    Attributes
+    ----------
+    crowded_out, expired, unreadable
+        How many decisions were dropped because newer ones needed the place,
+        because they were too old, or because their saved row was damaged.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int = 20_000,
+        max_age_seconds: float = 7 * 86_400.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        low = number_between(
+            capacity, "decision_capacity", low=1, high_is_allowed=False
+        )
+        self._capacity = int(low)
+        self._max_age = number_between(
+            max_age_seconds, "decision_max_age_seconds", low_is_allowed=False
+        )
+        self._clock = clock
+        self._pending: OrderedDict[str, PendingDecision] = OrderedDict()
+        self.crowded_out = 0
+        self.expired = 0
+        self.unreadable = 0
+
+    def __len__(self) -> int:
+        self._expire()
+        return len(self._pending)
+
+    def __contains__(self, decision_id: object) -> bool:
+        self._expire()
+        return decision_id in self._pending
+
+    def put(self, pending: PendingDecision) -> None:
+        """Keep a new decision, stamped with the time of now.
+
+        Parameters
+        ----------
+        pending
+            The decision; its id must be new.
+
+        Raises
+        ------
+        ConfigurationError
+            If a decision with that id is pending already.
+        """
+        now = self._expire()
+        if pending.decision_id in self._pending:
+            raise ConfigurationError(
+                f"decision {pending.decision_id!r} is pending already; every "
+                "decision needs an id of its own"
+            )
+        pending.made_at = now
+        self._pending[pending.decision_id] = pending
+        self._make_room()
+
+    def get(self, decision_id: str) -> PendingDecision:
+        """Return a pending decision.
+
+        Parameters
+        ----------
+        decision_id
+            Its id.
+
+        Returns
+        -------
+        PendingDecision
+            The ledger's own object, not a copy.
+
+        Raises
+        ------
+        UnknownDecisionError
+            If it is not pending: never made here, too old, or crowded out.
+        """
+        self._expire()
+        try:
+            return self._pending[decision_id]
+        except KeyError:
+            raise UnknownDecisionError(decision_id) from None
+
+    def record_outcome(self, decision_id: str, outcome: Outcome) -> bool:
+        """Note what happened when the chosen candidate was called.
+
+        Parameters
+        ----------
+        decision_id
+            Of which decision.
+        outcome
+            What happened.
+
+        Returns
+        -------
+        bool
+            Whether it was new; a second one changes nothing.
+
+        Raises
+        ------
+        UnknownDecisionError
+            If the decision is not pending.
+        """
+        pending = self.get(decision_id)
+        if pending.outcome is not None:
+            return False
+        pending.outcome = outcome
+        return True
+
+    def record_feedback(self, feedback: Feedback) -> bool:
+        """Note how good the answer was.
+
+        Parameters
+        ----------
+        feedback
+            Names its decision.
+
+        Returns
+        -------
+        bool
+            Whether it was the first of its kind; a second changes nothing.
+
+        Raises
+        ------
+        UnknownDecisionError
+            If the decision is not pending.
+        """
+        pending = self.get(feedback.decision_id)
+        if feedback.kind in pending.feedback:
+            return False
+        pending.feedback[feedback.kind] = feedback
+        return True
+
+    def outdate(self, candidates: Collection[str]) -> None:
+        """Note that what was predicted of some candidates was by older heads.
+
+        Parameters
+        ----------
+        candidates
+            Names; what is pending of them gets a version that no knowledge has.
+        """
+        for pending in self._pending.values():
+            if pending.candidate in candidates:
+                pending.version = _OUTDATED
+
+    def state(
+        self, *, version: int | None = None
+    ) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
+        """Return everything pending, for a restart.
+
+        Parameters
+        ----------
+        version
+            Leave out decisions by other versions of the knowledge: nothing can
+            be learned from their contexts now. ``None``: there is only one.
+
+        Returns
+        -------
+        list of dict
+            One row per decision that JSON can hold, oldest first. It has the
+            age instead of the time, as clocks differ between processes.
+        NDArray
+            Context vectors in the same order, shape ``(n_pending, dimension)``.
+        """
+        now = self._expire()
+        current = [p for p in self._pending.values() if version in (None, p.version)]
+        rows = [_to_row(p, now) for p in current]
+        contexts = [p.context for p in current]
+        if not contexts:
+            return [], np.zeros((0, 0), dtype=np.float32)
+        return rows, np.stack(contexts).astype(np.float32, copy=False)
+
+    @classmethod
+    def from_state(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        contexts: NDArray[np.float32],
+        *,
+        capacity: int = 20_000,
+        max_age_seconds: float = 7 * 86_400.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> "DecisionLedger":
+        """Return a ledger with the decisions that `state` gave, as old as then.
+
+        Parameters
+        ----------
+        rows, contexts
+            What `state` returned. A damaged row is left out and counted in
+            `unreadable`.
+        capacity, max_age_seconds, clock
+            As for the class; they may differ from those of the saved ledger.
+
+        Returns
+        -------
+        DecisionLedger
+            The ledger.
+
+        Raises
+        ------
+        StateFormatError
+            If there is not one context per row.
+        """
+        ledger = cls(capacity=capacity, max_age_seconds=max_age_seconds, clock=clock)
+        vectors = np.asarray(contexts, dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(rows):
+            raise StateFormatError(
+                f"{len(rows)} pending decisions need a context each, but their "
+                f"matrix has shape {vectors.shape}"
+            )
+        now = clock()
+        for row, context in zip(rows, vectors, strict=True):
+            try:
+                pending = _from_row(row, context, now)
+            except (KeyError, TypeError, ValueError):
+                ledger.unreadable += 1
+                continue
+            ledger._pending[pending.decision_id] = pending
+        ledger._expire()
+        ledger._make_room()
+        return ledger
+
+    def _expire(self) -> float:
+        now = self._clock()
+        pending = self._pending
+        while pending and now - next(iter(pending.values())).made_at > self._max_age:
+            pending.popitem(last=False)
+            self.expired += 1
+        return now
+
+    def _make_room(self) -> None:
+        while len(self._pending) > self._capacity:
+            self._pending.popitem(last=False)
+            self.crowded_out += 1
+
+
+def _to_row(pending: PendingDecision, now: float) -> dict[str, Any]:
+    return {
+        "decision_id": pending.decision_id,
+        "candidate": pending.candidate,
+        "predicted_quality": float(pending.predicted_quality),
+        "predicted_output_tokens": float(pending.predicted_output_tokens),
+        "input_tokens": int(pending.input_tokens),
+        "token_cost": float(pending.token_cost),
+        "version": int(pending.version),
+        "age_seconds": float(now - pending.made_at),
+        "outcome": None if pending.outcome is None else asdict(pending.outcome),
+        "feedback": [asdict(f) for f in pending.feedback.values()],
+    }
+
+
+def _from_row(
+    row: Mapping[str, Any], context: NDArray[np.float32], now: float
+) -> PendingDecision:
+    numbers = {
+        name: float(row[name])
+        for name in ("predicted_quality", "predicted_output_tokens", "token_cost")
+    }
+    age = float(row["age_seconds"])
+    checked = (*numbers.values(), age, *context)
+    if not all(map(math.isfinite, checked)):
+        raise StateFormatError("a pending decision has a number that is not finite")
+    told = [Feedback(**f) for f in row["feedback"]]
+    return PendingDecision(
+        decision_id=str(row["decision_id"]),
+        candidate=str(row["candidate"]),
+        input_tokens=int(row["input_tokens"]),
+        version=int(row["version"]),
+        context=context.copy(),
+        made_at=now - age,
+        outcome=None if row["outcome"] is None else Outcome(**row["outcome"]),
+        feedback={f.kind: f for f in told},
+        **numbers,
+    )

@@ -1,0 +1,227 @@
+"""Linear scores of a text from its word pieces, pairs of them, and its embedding.
+
+Between stages 1 and 2: an embedding knows what a text means, the pieces know
+how it is put. Which domain a query belongs to and how hard it is show in both.
+Fitting needs scipy's sparse matrices; scoring a text needs numpy alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixllm_integrations.core.types import FloatArray
+
+__all__ = ["NgramRidge", "fold_of_rows"]
+
+_PAIR_BUCKETS = 2**15
+_ITERATIONS = 15  # our choice: stopping early regularises, too
+_ODD = (1_000_003, 8_191)
+
+
+def fold_of_rows(n_rows: int, *, n_folds: int, seed: int) -> NDArray[np.intp]:
+    """Return a fold for each row, all folds of nearly one size.
+
+    Parameters
+    ----------
+    n_rows
+        How many rows.
+    n_folds
+        How many folds; at most `n_rows` of them get rows.
+    seed
+        Decides the shuffle.
+
+    Returns
+    -------
+    NDArray
+        Shape ``(n_rows,)``, values below `n_folds`.
+    """
+    order = np.random.default_rng(seed).permutation(n_rows)
+    folds = np.empty(n_rows, dtype=np.intp)
+    folds[order] = np.arange(n_rows) % n_folds
+    return folds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NgramRidge:
+    """Ridge regression on tf-idf of pieces and pairs, beside the embedding.
+
+    Parameters
+    ----------
+    n_pieces
+        Size of the tokenizer's vocabulary.
+    column_of
+        Column of each piece and pair bucket, -1 where it was seen in at most
+        one text, shape ``(n_pieces + 2**15,)``.
+    idf
+        Inverse document frequency by column.
+    weights
+        Shape ``(n_columns + dimension, n_outputs)``.
+    offset
+        Mean of the targets, shape ``(n_outputs,)``.
+
+    Notes
+    -----
+    Our choice. Pairs are hashed into buckets; the block conjugate gradient
+    solves all outputs at once, each with its own ridge.
+    """
+
+    n_pieces: int
+    column_of: NDArray[np.int32]
+    idf: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    @classmethod
+    def fit(
+        cls,
+        ids: Sequence[NDArray[np.int32]],
+        embeddings: NDArray[np.float32],
+        targets: FloatArray,
+        *,
+        l2: Sequence[float],
+        n_pieces: int,
+        n_folds: int = 5,
+        seed: int = 0,
+    ) -> tuple["NgramRidge", FloatArray]:
+        """Fit on all texts, and score each text by a fit without it.
+
+        Parameters
+        ----------
+        ids
+            Word pieces of each text.
+        embeddings
+            Shape ``(n, dimension)``.
+        targets
+            Shape ``(n, n_outputs)``, finite.
+        l2
+            Ridge of each output.
+        n_pieces
+            Size of the vocabulary.
+        n_folds
+            For the scores out of fold.
+        seed
+            Decides the folds.
+
+        Returns
+        -------
+        NgramRidge
+            Fitted on everything.
+        FloatArray
+            Scores out of fold, shape ``(n, n_outputs)``: what a head that
+            uses these scores must be trained on.
+        """
+        columns = [_columns(pieces, n_pieces) for pieces in ids]
+        size = n_pieces + _PAIR_BUCKETS
+        document_frequency = np.zeros(size, dtype=np.int64)
+        for found, _ in columns:
+            document_frequency[found] += 1
+        kept = np.flatnonzero(document_frequency > 1)
+        column_of = np.full(size, -1, dtype=np.int32)
+        column_of[kept] = np.arange(kept.size, dtype=np.int32)
+        idf = np.log((1 + len(ids)) / (1 + document_frequency[kept])) + 1
+        offset = targets.mean(axis=0)
+        blank = cls(
+            n_pieces,
+            column_of,
+            idf.astype(np.float32),
+            np.zeros((kept.size + embeddings.shape[1], targets.shape[1]), np.float32),
+            offset.astype(np.float32),
+        )
+        matrix = blank._matrix(columns, embeddings)
+        centred = (targets - offset).astype(np.float32)
+        ridge = np.asarray(l2, dtype=np.float32)
+        scores = np.tile(offset, (len(ids), 1)).astype(np.float64)
+        folds = fold_of_rows(len(ids), n_folds=min(n_folds, len(ids)), seed=seed)
+        for fold in range(min(n_folds, len(ids)) if len(ids) > 1 else 0):
+            inside = folds != fold
+            weights = _conjugate_gradient(matrix[inside], centred[inside], ridge)
+            scores[~inside] += matrix[~inside] @ weights
+        weights = _conjugate_gradient(matrix, centred, ridge)
+        fitted = cls(n_pieces, column_of, blank.idf, weights, blank.offset)
+        return fitted, scores
+
+    def scores(
+        self, ids: Sequence[NDArray[np.int32]], embeddings: NDArray[np.float32]
+    ) -> FloatArray:
+        """Return the scores of texts, shape ``(n, n_outputs)``.
+
+        Parameters
+        ----------
+        ids
+            Word pieces of each text.
+        embeddings
+            Shape ``(n, dimension)``.
+        """
+        n_columns = len(self.idf)
+        scores = embeddings @ self.weights[n_columns:] + self.offset
+        for row, pieces in zip(scores, ids, strict=True):
+            columns, values = self._row(*_columns(pieces, self.n_pieces))
+            row += values @ self.weights[columns]
+        return np.asarray(scores, dtype=np.float64)
+
+    def _row(
+        self, found: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        columns = self.column_of[found]
+        known = columns >= 0
+        columns = columns[known]
+        values = (1.0 + np.log(counts[known])) * self.idf[columns]
+        length = np.sqrt(values @ values)
+        return columns, (values / length if length else values).astype(np.float32)
+
+    def _matrix(
+        self,
+        columns: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+        embeddings: NDArray[np.float32],
+    ) -> Any:  # noqa: ANN401
+        from scipy import sparse
+
+        rows = [self._row(*found) for found in columns]
+        starts = np.cumsum([0, *(len(c) for c, _ in rows)])
+        pieces = sparse.csr_matrix(
+            (
+                np.concatenate([v for _, v in rows]) if rows else np.zeros(0),
+                np.concatenate([c for c, _ in rows]) if rows else np.zeros(0, int),
+                starts,
+            ),
+            shape=(len(rows), len(self.idf)),
+            dtype=np.float32,
+        )
+        return sparse.hstack([pieces, sparse.csr_matrix(embeddings)]).tocsr()
+
+
+def _columns(
+    pieces: NDArray[np.int32], n_pieces: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which pieces and pair buckets a text has, and how often each."""
+    wide = pieces.astype(np.int64)
+    pairs = (wide[:-1] * _ODD[0] + wide[1:] * _ODD[1]) % _PAIR_BUCKETS + n_pieces
+    found, counts = np.unique(np.concatenate([wide, pairs]), return_counts=True)
+    return found, counts
+
+
+def _conjugate_gradient(
+    matrix: Any,  # noqa: ANN401
+    targets: NDArray[np.float32],
+    l2: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Solve (AᵀA + l2·I) w = Aᵀy for every column of y, each with its own l2."""
+    transposed = matrix.T.tocsr()
+    residual = transposed @ targets
+    weights = np.zeros_like(residual)
+    direction = residual.copy()
+    square = np.einsum("ij,ij->j", residual, residual)
+    for _ in range(_ITERATIONS):
+        image = transposed @ (matrix @ direction) + l2 * direction
+        curvature = np.einsum("ij,ij->j", direction, image)
+        step = np.divide(square, curvature, out=np.zeros_like(square), where=square > 0)
+        weights += step * direction
+        residual -= step * image
+        new = np.einsum("ij,ij->j", residual, residual)
+        ratio = np.divide(new, square, out=np.zeros_like(new), where=square > 1e-12)
+        direction = residual + ratio * direction
+        square = np.where(new > 1e-12, new, 0)
+    return np.asarray(weights, dtype=np.float32)

@@ -1,0 +1,331 @@
+"""Stage 8: the meta decision maker. Hard limits, then a score, then its argmax.
+
+Every term of the score is in units of quality, so that exploration and waiting
+keep their meaning whatever one point of quality is worth.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixllm_integrations.core.errors import (
+    ConfigurationError,
+    NoCandidateError,
+    UnknownCandidateError,
+)
+from mixllm_integrations.core.types import (
+    REQUIREMENTS,
+    Candidate,
+    FloatArray,
+    number_between,
+)
+
+__all__ = [
+    "EXPLORATION_FORMS",
+    "Choice",
+    "ExplorationForm",
+    "MetaDecisionMaker",
+    "Policy",
+    "Scoreboard",
+    "hard_limits",
+]
+
+ExplorationForm = Literal["width", "leverage"]
+EXPLORATION_FORMS: tuple[ExplorationForm, ...] = get_args(ExplorationForm)
+
+_HIGHEST_CHARGE = 1e300  # keeps cost / tiny willingness from becoming infinite
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scoreboard:
+    """What is expected of each candidate for one query.
+
+    Parameters
+    ----------
+    quality
+        Predicted quality, shape ``(n_candidates,)`` like all of these.
+    cost
+        Predicted cost in USD.
+    uncertainty
+        Width sqrt(xᵀA⁻¹x) of the candidate's design matrix.
+    waiting_penalty
+        What its queue is charged, before the weight.
+    eligible
+        Whether the hard limits leave it in the competition.
+    """
+
+    quality: FloatArray
+    cost: FloatArray
+    uncertainty: FloatArray
+    waiting_penalty: FloatArray
+    eligible: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """Which candidate a policy chose.
+
+    Parameters
+    ----------
+    index
+        Its place in the scoreboard.
+    scores
+        What was compared, in units of quality, shape ``(n_candidates,)``;
+        ``-inf`` where not eligible.
+    explored
+        Whether it differs from the choice without the exploration term.
+    propensity
+        Probability with which the policy makes this choice.
+    """
+
+    index: int
+    scores: FloatArray
+    explored: bool = False
+    propensity: float = 1.0
+
+
+class Policy(Protocol):
+    """Anything that can choose one candidate from a scoreboard."""
+
+    def choose(self, board: Scoreboard) -> Choice:
+        """Return the choice.
+
+        Parameters
+        ----------
+        board
+            Expectations of every candidate.
+
+        Returns
+        -------
+        Choice
+            An eligible candidate.
+
+        Raises
+        ------
+        NoCandidateError
+            If none is eligible.
+        """
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class MetaDecisionMaker:
+    """Score = quality - cost / λ + exploration · width - waiting_weight · penalty.
+
+    The highest score wins. Ties go to the cheaper candidate, then to the one
+    declared first; never to chance.
+
+    Parameters
+    ----------
+    willingness_to_pay
+        λ: USD for one whole point of quality, above 0. Infinity: cost decides
+        ties only.
+    exploration
+        Weight of the uncertainty; 0 turns exploration off.
+    waiting_weight
+        Weight of the waiting penalty; 0 turns it off.
+    exploration_form
+        ``"width"`` adds the width, ``"leverage"`` its square.
+
+    Raises
+    ------
+    ConfigurationError
+        If a setting, at construction or later, cannot be used.
+
+    Notes
+    -----
+    Source: MixLLM Eq. 7–11. Dividing the cost by λ, so that all terms are in
+    units of quality, is our choice, as is the root in ``"width"``; the paper
+    has the leverage xᵀA⁻¹x. Without exploration and waiting the argmax is that
+    of ``λ·quality - cost``.
+
+    Examples
+    --------
+    >>> board = Scoreboard(
+    ...     quality=np.array([0.6, 0.9]), cost=np.array([0.001, 0.011]),
+    ...     uncertainty=np.zeros(2), waiting_penalty=np.zeros(2),
+    ...     eligible=np.array([True, True]))
+    >>> MetaDecisionMaker(willingness_to_pay=0.02).choose(board).index
+    0
+    >>> MetaDecisionMaker(willingness_to_pay=0.05).choose(board).index
+    1
+    """
+
+    willingness_to_pay: float = 0.01
+    exploration: float = 0.01
+    waiting_weight: float = 0.1
+    exploration_form: ExplorationForm = "width"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "willingness_to_pay":
+            value = number_between(value, name, low_is_allowed=False)
+        elif name in {"exploration", "waiting_weight"}:
+            value = number_between(value, name, high_is_allowed=False)
+        elif name == "exploration_form" and value not in EXPLORATION_FORMS:
+            raise ConfigurationError(
+                f"exploration_form must be one of {EXPLORATION_FORMS}, not {value!r}"
+            )
+        object.__setattr__(self, name, value)
+
+    def choose(self, board: Scoreboard) -> Choice:
+        """Return the eligible candidate with the highest score.
+
+        Parameters
+        ----------
+        board
+            Expectations of every candidate. One whose numbers give no number
+            as its score loses to all others, but stays as the last resort.
+
+        Returns
+        -------
+        Choice
+            The choice; its propensity is 1.
+
+        Raises
+        ------
+        NoCandidateError
+            If none is eligible.
+        """
+        greedy = self._without_exploration(board)
+        if not self.exploration:
+            return Choice(_best(greedy, board), greedy)
+        bonus = board.uncertainty
+        if self.exploration_form == "leverage":
+            bonus = bonus * bonus
+        scores = _ranked(greedy + self.exploration * bonus, board.eligible)
+        index = _best(scores, board)
+        return Choice(index, scores, explored=index != _best(greedy, board))
+
+    def _without_exploration(self, board: Scoreboard) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            charge = np.minimum(board.cost / self.willingness_to_pay, _HIGHEST_CHARGE)
+            scores = board.quality - charge
+            if self.waiting_weight:
+                scores -= self.waiting_weight * board.waiting_penalty
+        return _ranked(scores, board.eligible)
+
+
+def _ranked(scores: FloatArray, eligible: NDArray[np.bool_]) -> FloatArray:
+    return np.where(eligible & ~np.isnan(scores), scores, -np.inf)
+
+
+def _best(scores: FloatArray, board: Scoreboard) -> int:
+    if scores.size:
+        best = int(scores.argmax())
+        tied = scores == scores[best]
+        if tied.sum() == 1 and board.eligible[best]:
+            return best
+        tied = np.flatnonzero(tied & board.eligible)
+    if not scores.size or not tied.size:
+        raise NoCandidateError
+    costs = board.cost[tied]
+    return int(tied[np.argmin(np.where(np.isnan(costs), np.inf, costs))])
+
+
+def hard_limits(
+    candidates: Sequence[Candidate],
+    *,
+    cost: FloatArray,
+    input_tokens: int,
+    input_tokens_are_estimated: bool,
+    requires: Collection[str] = (),
+    among: Collection[str] | None = None,
+    max_cost_per_query: float | None = None,
+) -> dict[str, str]:
+    """Return who may not compete for this query, and why.
+
+    Parameters
+    ----------
+    candidates
+        All of them, in declaration order.
+    cost
+        Predicted cost in USD, shape ``(n_candidates,)``.
+    input_tokens
+        Length of the prompt.
+    input_tokens_are_estimated
+        Whether that is our own estimate. Then the context window alone never
+        excludes everybody: those with the largest one stay (our choice).
+    requires
+        Abilities the query needs, of `REQUIREMENTS`. Unknown vision is tried.
+    among
+        The only candidates that may compete; ``None``: all.
+    max_cost_per_query
+        Highest predicted cost in USD; ``None``: any.
+
+    Returns
+    -------
+    dict of str to str
+        Reason by candidate name, with the limit and the number.
+
+    Raises
+    ------
+    ConfigurationError
+        If `requires` has an unknown word.
+    UnknownCandidateError
+        If `among` names nobody.
+
+    Examples
+    --------
+    >>> small = Candidate("small", 0.1, 0.4, context_window=8_000)
+    >>> large = Candidate("large", 3.0, 15.0)
+    >>> hard_limits([small, large], cost=np.array([0.001, 0.03]),
+    ...     input_tokens=9_500, input_tokens_are_estimated=False)
+    {'small': 'the prompt has 9,500 tokens, its context window 8,000'}
+    """
+    _check_words(candidates, requires, among)
+    excluded: dict[str, str] = {}
+    too_long: list[Candidate] = []
+    for index, candidate in enumerate(candidates):
+        if among is not None and candidate.name not in among:
+            excluded[candidate.name] = "not among the candidates asked for"
+        elif lacking := [r for r in requires if getattr(candidate, r) is False]:
+            excluded[candidate.name] = f"has no {', '.join(sorted(lacking))}"
+        elif max_cost_per_query is not None and not cost[index] <= max_cost_per_query:
+            excluded[candidate.name] = (
+                f"would cost about {cost[index]:.6f} USD, max_cost_per_query is "
+                f"{max_cost_per_query:g}"
+            )
+        elif _window(candidate) < input_tokens:
+            too_long.append(candidate)
+    rescue = input_tokens_are_estimated and len(excluded) + len(too_long) == len(
+        candidates
+    )
+    widest = max(map(_window, too_long), default=0.0) if rescue else np.inf
+    for candidate in too_long:
+        if _window(candidate) < widest:
+            excluded[candidate.name] = (
+                f"the prompt has {'about ' * input_tokens_are_estimated}"
+                f"{input_tokens:,} tokens, its context window "
+                f"{candidate.context_window:,}"
+            )
+    return excluded
+
+
+def _window(candidate: Candidate) -> float:
+    window = candidate.context_window
+    return np.inf if window is None else window
+
+
+def _check_words(
+    candidates: Sequence[Candidate],
+    requires: Collection[str],
+    among: Collection[str] | None,
+) -> None:
+    for what, words in (("requires", requires), ("among", among)):
+        if isinstance(words, str):
+            raise ConfigurationError(
+                f"{what} must be a collection of words, not the one string {words!r}"
+            )
+    for word in requires:
+        if word not in cast("tuple[str, ...]", REQUIREMENTS):
+            raise ConfigurationError(
+                f"requires has the unknown word {word!r}; use some of {REQUIREMENTS}"
+            )
+    if among:
+        known = [c.name for c in candidates]
+        for name in among:
+            if name not in known:
+                raise UnknownCandidateError(name, known)

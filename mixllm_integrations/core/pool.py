@@ -1,0 +1,360 @@
+"""Who competes, what weighs how much, what is known: a router's state.
+
+What one sets, and what is kept in a folder. `Router` adds what it does with
+queries and records.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from mixllm_integrations.core import persistence, snapshot
+from mixllm_integrations.core.context import ContextModel, read
+from mixllm_integrations.core.decide import Decider, RetiredError
+from mixllm_integrations.core.encoder import (
+    Encoder,
+    StaticEncoder,
+    check_encoder,
+    encoder_spec,
+    load_encoder,
+)
+from mixllm_integrations.core.errors import (
+    ConfigurationError,
+    NoCandidateError,
+    StateFormatError,
+    UnknownCandidateError,
+)
+from mixllm_integrations.core.experience import Experience
+from mixllm_integrations.core.forecast import Forecaster, Knowledge
+from mixllm_integrations.core.ledger import DecisionLedger
+from mixllm_integrations.core.policy import ExplorationForm, MetaDecisionMaker
+from mixllm_integrations.core.records import RecordTable
+from mixllm_integrations.core.settings import RouterSettings
+from mixllm_integrations.core.types import Candidate, FloatArray, number_between
+from mixllm_integrations.core.waiting import WaitingModel
+
+__all__ = ["CandidatePool"]
+
+_Answer = TypeVar("_Answer")
+_NOBODY = Candidate("nobody", 0, 0)
+
+
+class CandidatePool:
+    """Candidates, settings, and the state of knowledge that decisions are made by.
+
+    Parameters are those of `Router`.
+    """
+
+    def __init__(
+        self,
+        candidates: Iterable[Candidate],
+        *,
+        encoder: Encoder | None = None,
+        predictor: str = "auto",
+        willingness_to_pay: float = 0.01,
+        exploration: float = 0.01,
+        exploration_form: ExplorationForm = "width",
+        waiting_weight: float = 0.1,
+        waiting_tolerance_seconds: float = 30.0,
+        max_cost_per_query: float | None = None,
+        n_domains: int = 20,
+        l2: float = 1.0,
+        forgetting: float = 1.0,
+        decision_capacity: int = 20_000,
+        decision_max_age_seconds: float = 7 * 86_400.0,
+        clock: Callable[[], float] = time.monotonic,
+        seed: int = 0,
+    ) -> None:
+        self._settings = RouterSettings(
+            predictor=predictor,
+            n_domains=n_domains,
+            l2=l2,
+            forgetting=forgetting,
+            decision_capacity=decision_capacity,
+            decision_max_age_seconds=decision_max_age_seconds,
+            seed=seed,
+        )
+        self._policy = MetaDecisionMaker(
+            willingness_to_pay=willingness_to_pay,
+            exploration=exploration,
+            waiting_weight=waiting_weight,
+            exploration_form=exploration_form,
+        )
+        self.encoder: Encoder = StaticEncoder.load() if encoder is None else encoder
+        if not isinstance(self.encoder, Encoder):
+            raise ConfigurationError(
+                f"an encoder needs id, revision, dimension and encode(texts); a "
+                f"{type(encoder).__name__} lacks some. For a model's name or folder "
+                "pass SentenceTransformerEncoder(name)"
+            )
+        self._lock = threading.RLock()
+        self._fitting = threading.RLock()  # of two fits, the later one must see both
+        self._waiting = WaitingModel(
+            tolerance_seconds=waiting_tolerance_seconds, clock=clock
+        )
+        self._ledger = DecisionLedger(
+            capacity=decision_capacity,
+            max_age_seconds=decision_max_age_seconds,
+            clock=clock,
+        )
+        self.max_cost_per_query = max_cost_per_query
+        self._candidates: dict[str, Candidate] = {}
+        knowledge = Knowledge(ContextModel.unfitted(self.encoder.dimension))
+        self._hold(knowledge, self._new_experience(knowledge))
+        if isinstance(candidates, Candidate) or not isinstance(candidates, Iterable):
+            raise ConfigurationError(
+                "candidates must be a list of Candidate, not a "
+                f"{type(candidates).__name__}"
+            )
+        for candidate in candidates:
+            self.add_candidate(candidate)
+        if not self._candidates:
+            raise NoCandidateError
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates that compete, in the order in which they were added."""
+        return tuple(self._candidates.values())
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` has been called."""
+        return self._knowledge.heads is not None
+
+    @property
+    def willingness_to_pay(self) -> float:
+        """USD for one whole point of quality, above 0; may be set at any time."""
+        return self._policy.willingness_to_pay
+
+    @willingness_to_pay.setter
+    def willingness_to_pay(self, value: float) -> None:
+        self._policy.willingness_to_pay = value
+
+    @property
+    def exploration(self) -> float:
+        """Weight of the uncertainty, at least 0; may be set at any time."""
+        return self._policy.exploration
+
+    @exploration.setter
+    def exploration(self, value: float) -> None:
+        self._policy.exploration = value
+
+    @property
+    def waiting_weight(self) -> float:
+        """Weight of the waiting penalty, at least 0; may be set at any time."""
+        return self._policy.waiting_weight
+
+    @waiting_weight.setter
+    def waiting_weight(self, value: float) -> None:
+        self._policy.waiting_weight = value
+
+    @property
+    def waiting_tolerance_seconds(self) -> float:
+        """How late an answer may start; may be set at any time."""
+        return self._waiting.tolerance_seconds
+
+    @waiting_tolerance_seconds.setter
+    def waiting_tolerance_seconds(self, value: float) -> None:
+        self._waiting.tolerance_seconds = value
+
+    @property
+    def max_cost_per_query(self) -> float | None:
+        """Highest predicted cost in USD, or ``None``; may be set at any time."""
+        return self._max_cost_per_query
+
+    @max_cost_per_query.setter
+    def max_cost_per_query(self, value: float | None) -> None:
+        if value is not None:
+            value = number_between(value, "max_cost_per_query")
+        self._max_cost_per_query = value
+
+    def add_candidate(self, candidate: Candidate) -> None:
+        """Let a candidate compete from now on.
+
+        It starts from its prior quality, or goes on with what was known of it
+        when it was removed; its price takes effect at once.
+
+        Parameters
+        ----------
+        candidate
+            The newcomer.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is one of that name.
+        """
+        if not isinstance(candidate, Candidate):
+            raise ConfigurationError(
+                f"a candidate must be a Candidate, not a {type(candidate).__name__}"
+            )
+        with self._lock:
+            if candidate.name in self._candidates:
+                raise ConfigurationError(
+                    f"there are two candidates named {candidate.name!r}: names must be "
+                    "unique"
+                )
+            self._candidates[candidate.name] = candidate
+            self._waiting.add(candidate)
+            self._experience.add(candidate.name)
+            self._adopt(self._knowledge, self._experience)
+
+    def remove_candidate(self, name: str) -> None:
+        """Take a candidate out; what was learned of it is kept for its return.
+
+        Parameters
+        ----------
+        name
+            Whom.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such candidate.
+        """
+        with self._lock:
+            if name not in self._candidates:
+                raise UnknownCandidateError(name, self._candidates)
+            del self._candidates[name]
+            self._waiting.remove(name)
+            self._experience.remove(name)
+            self._adopt(self._knowledge, self._experience)
+
+    def save(self, folder: str | Path) -> None:
+        """Write everything that was learned to a folder, whole or not at all.
+
+        Parameters
+        ----------
+        folder
+            Where to; a router saved there before is replaced. Prompts are not
+            in it.
+
+        Raises
+        ------
+        ConfigurationError
+            If the folder holds something that is not a saved router.
+        """
+        with self._lock:
+            state, arrays = snapshot.router_state(
+                self._knowledge, self._experience, self._ledger
+            )
+            state |= {
+                "candidates": [asdict(c) for c in self._candidates.values()],
+                "encoder": encoder_spec(self.encoder),
+                "settings": asdict(self._settings),
+                "policy": asdict(self._policy),
+                "waiting_tolerance_seconds": self.waiting_tolerance_seconds,
+                "max_cost_per_query": self.max_cost_per_query,
+            }
+        persistence.write_folder(folder, state, arrays)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        encoder: Encoder | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Self:
+        """Return the router that was saved in a folder.
+
+        Parameters
+        ----------
+        folder
+            Where from.
+        encoder
+            The encoder it was fitted with; ``None``: it is found by its name.
+        clock
+            Of the router.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such folder, or the encoder is not to be had.
+        StateFormatError
+            If the folder is damaged, of a newer version, or of another encoder.
+        """
+        state, arrays = persistence.read_folder(folder)
+        try:
+            if encoder is None:
+                encoder = load_encoder(state["encoder"])
+            check_encoder(state["encoder"], encoder)
+            candidates = [Candidate(**given) for given in state["candidates"]]
+            router = cls(
+                candidates or [_NOBODY],
+                encoder=encoder,
+                waiting_tolerance_seconds=state["waiting_tolerance_seconds"],
+                max_cost_per_query=state["max_cost_per_query"],
+                clock=clock,
+                **state["settings"],
+                **state["policy"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StateFormatError(
+                f"the state in {str(folder)!r} lacks {error}: restore it from a copy"
+            ) from error
+        if not candidates:  # all had left when it was saved
+            router.remove_candidate(_NOBODY.name)
+        router._restore(state, arrays, clock)
+        return router
+
+    def _restore(
+        self, state: dict[str, Any], arrays: dict[str, Any], clock: Callable[[], float]
+    ) -> None:
+        knowledge, experience, self._ledger = snapshot.router_from(
+            state,
+            arrays,
+            self._settings,
+            names=tuple(self._candidates),
+            probe=read(["Is everything in its place?", ""], self.encoder),
+            clock=clock,
+        )
+        self._adopt(knowledge, experience)
+
+    def _learned(
+        self,
+        start: Knowledge,
+        table: RecordTable,
+        candidates: dict[str, Candidate],
+        *,
+        predictor: str | None = None,
+    ) -> tuple[Knowledge, FloatArray]:
+        return start.learned(
+            table,
+            candidates,
+            encoder=self.encoder,
+            predictor=predictor or self._settings.predictor,
+            n_domains=self._settings.n_domains,
+            seed=self._settings.seed,
+        )
+
+    def _new_experience(self, knowledge: Knowledge) -> Experience:
+        settings = self._settings
+        return Experience(knowledge, l2=settings.l2, forgetting=settings.forgetting)
+
+    def _adopt(self, knowledge: Knowledge, experience: Experience) -> None:
+        """Decide by this from now on; a decision under way begins anew."""
+        self._decider.retired = True
+        self._hold(knowledge, experience)
+
+    def _hold(self, knowledge: Knowledge, experience: Experience) -> None:
+        self._knowledge, self._experience = knowledge, experience
+        self._decider = Decider(
+            Forecaster(knowledge, tuple(self._candidates.values())),
+            experience,
+            self._policy,
+            self._waiting,
+            self._ledger,
+            self._lock,
+        )
+
+    def _ask(self, question: Callable[[Decider], _Answer]) -> _Answer:
+        """Ask who decides now; once more, under the lock, if it was retired."""
+        try:
+            return question(self._decider)
+        except RetiredError:
+            with self._lock:
+                return question(self._decider)

@@ -1,0 +1,397 @@
+"""What a router knows, as JSON and arrays, and back, part by part.
+
+Beside `persistence`, which moves them to a folder. A candidate whose part is
+damaged is dropped from what was learned with a warning, never the router.
+"""
+
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixllm_integrations.core.bandit import DesignMatrices, ResidualHeads
+from mixllm_integrations.core.context import ContextModel, Reading
+from mixllm_integrations.core.errors import StateFormatError
+from mixllm_integrations.core.experience import Experience
+from mixllm_integrations.core.forecast import Knowledge
+from mixllm_integrations.core.form import FORM_FEATURES
+from mixllm_integrations.core.ledger import DecisionLedger
+from mixllm_integrations.core.ngrams import NgramRidge
+from mixllm_integrations.core.predictors.heads import CandidateHeads
+from mixllm_integrations.core.predictors.selection import KINDS, HeadBank
+from mixllm_integrations.core.pricing import CostModel, RunningRatio
+from mixllm_integrations.core.settings import RouterSettings
+from mixllm_integrations.core.tagging import Domains
+from mixllm_integrations.core.types import FloatArray
+from mixllm_integrations.core.wordpieces import shipped_tokenizer
+
+__all__ = ["router_from", "router_state"]
+
+_State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+_CONTEXT = ("axes", "form_mean", "form_scale", "seen", "seen_scores")
+_SCORER = ("column_of", "idf", "weights", "offset")
+_HEADS = ("smearing", "mean_quality", "mean_output_tokens", "n_labels", "shift")
+_COSTS = ("input_factor", "cost_factor", "fixed_cost")
+
+
+def router_state(
+    knowledge: Knowledge, experience: Experience, ledger: DecisionLedger
+) -> _State:
+    """Return all that was learned and all that is pending, as JSON and arrays.
+
+    Parameters
+    ----------
+    knowledge, experience, ledger
+        To be saved.
+    """
+    offline, arrays = _knowledge_state(knowledge)
+    online, more = _experience_state(experience)
+    rows, contexts = ledger.state(version=knowledge.version)
+    state = {"knowledge": offline, "experience": online, "pending": rows}
+    arrays |= {f"online.{name}": array for name, array in more.items()}
+    arrays["pending.contexts"] = contexts
+    return state, arrays
+
+
+def router_from(
+    state: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    settings: RouterSettings,
+    *,
+    names: Sequence[str],
+    probe: Reading,
+    clock: Callable[[], float],
+) -> tuple[Knowledge, Experience, DecisionLedger]:
+    """Return what `router_state` gave.
+
+    Parameters
+    ----------
+    state, arrays
+        What it returned.
+    settings
+        Of the router.
+    names
+        The candidates that compete; one whose statistics are damaged starts
+        anew, with a warning.
+    probe
+        Of any texts: everything that is read is tried on it.
+    clock
+        Of the ledger.
+
+    Raises
+    ------
+    StateFormatError
+        If parts are missing or do not fit each other.
+    """
+    try:
+        knowledge = _knowledge_from(state["knowledge"], arrays, probe)
+        lost = [n for n in state["knowledge"]["names"] if n not in knowledge.names]
+        experience = _experience_from(
+            knowledge,
+            state["experience"],
+            _part("online", arrays),
+            l2=settings.l2,
+            forgetting=settings.forgetting,
+            names=names,
+            lost=lost,
+        )
+        ledger = DecisionLedger.from_state(
+            state["pending"],
+            arrays["pending.contexts"],
+            capacity=settings.decision_capacity,
+            max_age_seconds=settings.decision_max_age_seconds,
+            clock=clock,
+        )
+        ledger.outdate(lost)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateFormatError(f"the saved state lacks {error}") from error
+    return knowledge, experience, ledger
+
+
+def _knowledge_state(knowledge: Knowledge) -> _State:
+    """Return what was learned offline, as JSON and arrays."""
+    context, heads, costs = knowledge.context, knowledge.heads, knowledge.costs
+    arrays: dict[str, NDArray[Any]] = {"context.centre": context.centre}
+    state: dict[str, Any] = {"version": knowledge.version, "names": []}
+    if context.scorer is not None:
+        arrays |= {f"context.{n}": getattr(context, n) for n in _CONTEXT}
+        arrays |= {f"scorer.{n}": getattr(context.scorer, n) for n in _SCORER}
+        state["n_pieces"] = context.scorer.n_pieces
+        state["difficulty_scale"] = context.difficulty_scale
+    if context.domains is not None:
+        state["domains"] = list(context.domains.names)
+        state["sharpness"] = context.domains.sharpness
+        arrays["domains.base_rate"] = context.domains.base_rate
+    if heads is not None and costs is not None:
+        state["names"] = list(heads.names)
+        arrays |= {f"heads.{n}": getattr(heads, n) for n in _HEADS}
+        arrays |= {f"costs.{n}": getattr(costs, n) for n in _COSTS}
+        for target in ("quality", "length"):
+            bank: HeadBank = getattr(heads, target)
+            state[target] = {
+                "kinds": [predictor.kind for _, predictor in bank.parts],
+                "errors": dict(bank.errors),
+            }
+            for index, (columns, predictor) in enumerate(bank.parts):
+                start = f"{target}.{index}."
+                arrays[f"{start}columns"] = columns.astype(np.int64)
+                arrays |= {f"{start}{n}": a for n, a in predictor.state().items()}
+    return state, arrays
+
+
+def _knowledge_from(
+    state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], probe: Reading
+) -> Knowledge:
+    """Return what `_knowledge_state` gave, tried on a probe."""
+    try:
+        context = _context_from(state, arrays)
+        with np.errstate(all="ignore"):
+            tried = context.contexts(probe)
+            if not np.isfinite(tried).all():
+                raise StateFormatError("a context that it gives is not finite")
+            knowledge = Knowledge(context, version=int(state["version"]))
+            if not state["names"]:
+                return knowledge
+            return _with_heads(knowledge, state, arrays, tried)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
+        raise StateFormatError(
+            f"what was learned cannot be read ({type(error).__name__}: {error}): "
+            "restore the folder from a copy, or fit again"
+        ) from error
+
+
+def _context_from(
+    state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> ContextModel:
+    centre = _finite(arrays, "context.centre", np.float32, None)
+    if "n_pieces" not in state:
+        return ContextModel(centre)
+    size, n_form = shipped_tokenizer().size, len(FORM_FEATURES)
+    if state["n_pieces"] != size:
+        raise StateFormatError(
+            f"it was learned with a tokenizer of {state['n_pieces']!r} pieces; the one "
+            f"here has {size}"
+        )
+    domains = None
+    if "domains" in state:
+        names = tuple(state["domains"])
+        rate = _finite(arrays, "domains.base_rate", np.float64, len(names))
+        domains = Domains(names, rate, float(state["sharpness"]))
+    n_outputs = len(domains.names) + 1 if domains else 1
+    idf = _finite(arrays, "scorer.idf", np.float32, None)
+    column_of = _finite(arrays, "scorer.column_of", np.int32, None)
+    if not ((column_of >= -1) & (column_of < len(idf))).all():
+        raise StateFormatError("scorer.column_of points to columns that are not there")
+    scale = float(state["difficulty_scale"])
+    if not scale > 0:
+        raise StateFormatError(f"difficulty_scale is {scale!r}")
+    n_rows = len(idf) + len(centre)
+    return ContextModel(
+        centre,
+        _finite(arrays, "context.axes", np.float32, len(centre), None),
+        NgramRidge(
+            size,
+            column_of,
+            idf,
+            _finite(arrays, "scorer.weights", np.float32, n_rows, n_outputs),
+            _finite(arrays, "scorer.offset", np.float32, n_outputs),
+        ),
+        domains,
+        _finite(arrays, "context.form_mean", np.float64, n_form),
+        _finite(arrays, "context.form_scale", np.float64, n_form),
+        scale,
+        seen := _finite(arrays, "context.seen", np.int64, None),
+        _finite(arrays, "context.seen_scores", np.float16, len(seen), n_outputs),
+    )
+
+
+def _finite(
+    arrays: Mapping[str, NDArray[Any]],
+    name: str,
+    dtype: type[np.generic],
+    *shape: int | None,
+) -> NDArray[Any]:
+    """Return an array of a kind and shape (`None`: any) without infinities."""
+    found = arrays[name]
+    fits = found.dtype == dtype and found.ndim == len(shape)
+    if not fits or any(
+        w not in (None, g) for g, w in zip(found.shape, shape, strict=True)
+    ):
+        raise StateFormatError(f"{name} does not fit: {found.dtype} {found.shape}")
+    if not np.isfinite(found).all():
+        raise StateFormatError(f"{name} is not finite")
+    return found
+
+
+def _bank_from(
+    target: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], n: int
+) -> HeadBank:
+    parts = []
+    for index, kind in enumerate(state[target]["kinds"]):
+        start = f"{target}.{index}."
+        own = {
+            k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)
+        }
+        columns = np.asarray(own.pop("columns"), dtype=np.intp)
+        parts.append((columns, KINDS[kind].from_state(own)))
+    served = np.sort(np.concatenate([columns for columns, _ in parts]))
+    if not np.array_equal(served, np.arange(n)):
+        raise StateFormatError(f"heads for {target} do not serve every candidate once")
+    return HeadBank(tuple(parts), n, dict(state[target]["errors"]))
+
+
+def _with_heads(
+    knowledge: Knowledge,
+    state: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    contexts: FloatArray,
+) -> Knowledge:
+    names = tuple(state["names"])
+    n = len(names)
+    numbers = [np.asarray(arrays[f"heads.{name}"]) for name in _HEADS]
+    factors = [np.asarray(arrays[f"costs.{name}"]) for name in _COSTS]
+    quality, length = (_bank_from(t, state, arrays, n) for t in ("quality", "length"))
+    good = np.isfinite(np.stack([*numbers, *factors])).all(axis=0)
+    for bank in (quality, length):
+        said = bank.predict(contexts)
+        if said.shape != (len(contexts), n) or good.shape != (n,):
+            raise StateFormatError(f"there are not {n} heads")
+        good &= np.isfinite(said).all(axis=0) & _is_finite(bank)
+    kept = np.flatnonzero(good).tolist()
+    for i in np.flatnonzero(~good):
+        _warn_dropped(names[i], "its heads are not finite")
+    if not kept:
+        return knowledge
+    heads = CandidateHeads(names, quality, length, *numbers)
+    return Knowledge(
+        knowledge.context,
+        heads.select([names[i] for i in kept]),
+        CostModel(*factors).select(kept),
+        knowledge.version,
+    )
+
+
+def _is_finite(bank: HeadBank) -> NDArray[np.bool_]:
+    """Return whether all that each candidate's head is made of is finite."""
+    good = np.ones(bank.n_candidates, dtype=np.bool_)
+    for columns, predictor in bank.parts:
+        for index, column in enumerate(columns):
+            own = predictor.select(np.array([index])).state()
+            # A leaf's threshold is infinite.
+            good[column] = not any(
+                np.isnan(a).any()
+                if n.endswith("threshold")
+                else not np.isfinite(a).all()
+                for n, a in own.items()
+            )
+    return good
+
+
+def _experience_state(experience: Experience) -> _State:
+    """Return what was learned online, as JSON and arrays."""
+    state: dict[str, Any] = {
+        "names": list(experience.designs.names),
+        "kept": list(experience.designs.kept),
+        "lengths": _ratio_rows(experience.lengths),
+        "costs": _ratio_rows(experience.costs),
+    }
+    parts = {"designs": experience.designs, "residuals": experience.residuals}
+    arrays = {
+        f"{part}.{name}": array
+        for part, arms in parts.items()
+        for name, array in arms.state().items()
+    }
+    return state, arrays
+
+
+def _experience_from(
+    knowledge: Knowledge,
+    state: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    l2: float,
+    forgetting: float,
+    names: Sequence[str],
+    lost: Collection[str],
+) -> Experience:
+    """Return what `_experience_state` gave, without that of the lost heads."""
+    experience = Experience(knowledge, l2=l2, forgetting=forgetting)
+    try:
+        names_then, kept = list(state["names"]), list(state["kept"])
+        experience.designs = DesignMatrices.from_state(
+            _part("designs", arrays),
+            dimension=knowledge.context.dimension,
+            l2=l2,
+            forgetting=forgetting,
+            names=names_then,
+            kept=kept,
+        )
+        residuals = experience.residuals
+        experience.residuals = ResidualHeads.from_state(
+            _part("residuals", arrays),
+            dimension=knowledge.context.dimension,
+            l2=residuals.l2,
+            offline_share=residuals.offline_share,
+            forgetting=forgetting,
+            names=names_then,
+            kept=kept,
+        )
+        experience.lengths = _ratios_from(state["lengths"])
+        experience.costs = _ratios_from(state["costs"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StateFormatError(
+            f"what was learned online cannot be read ({type(error).__name__}: {error})"
+        ) from error
+    bad = {**experience.designs.bad, **experience.residuals.bad}
+    for name in {**bad, **dict.fromkeys(lost)}:
+        if name not in lost:
+            _warn_dropped(name, bad[name])
+        for arms in (experience.designs, experience.residuals):
+            arms.discard(name)
+    for name in lost:
+        experience.lengths.pop(name, None)
+        experience.costs.pop(name, None)
+    for name in names:
+        if name not in experience.designs.names:
+            experience.add(name)
+        experience.lengths.setdefault(name, RunningRatio())
+        experience.costs.setdefault(name, RunningRatio())
+    return experience
+
+
+def _ratio_rows(ratios: Mapping[str, RunningRatio]) -> dict[str, list[float]]:
+    return {name: [r.real, r.predicted, r.count] for name, r in ratios.items()}
+
+
+def _ratios_from(rows: Mapping[str, Sequence[Any]]) -> dict[str, RunningRatio]:
+    return {name: _ratio_from(name, *numbers) for name, numbers in rows.items()}
+
+
+def _ratio_from(name: str, real: float, predicted: float, count: int) -> RunningRatio:
+    sums = float(real), float(predicted)
+    if not (np.isfinite(sums).all() and min(sums) >= 0 and count >= (sums[1] > 0)):
+        _warn_dropped(name, "its lengths or costs are none")
+        return RunningRatio()
+    return RunningRatio(*sums, int(count))
+
+
+def _part(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    start = f"{name}."
+    return {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
+
+
+def _warn_dropped(name: str, why: str) -> None:
+    warnings.warn(
+        f"what was learned of candidate {name!r} is damaged ({why}) and was dropped; "
+        "it starts anew from priors",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,303 @@
+"""The chat model that routes: each prompt goes to one of several chat models.
+
+It delegates at the public methods, so the chosen model's own run, cache, rate
+limiter and callbacks are what they would be without it.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, closing
+from typing import Any, cast
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.tools import BaseTool
+
+from mixllm_integrations.langchain.attempts import (
+    aask,
+    achunks_of,
+    aopened,
+    ask,
+    chunks_of,
+    opened,
+)
+from mixllm_integrations.langchain.binding import (
+    BINDING,
+    SchemaBinding,
+    ToolBinding,
+)
+from mixllm_integrations.langchain.protocol import EventPool
+from mixllm_integrations.langchain.request import Request
+from mixllm_integrations.langchain.streamed import StreamedAnswer
+
+__all__ = ["ChatMixLLM", "MixLLMChatModel"]
+
+
+class MixLLMChatModel(EventPool):
+    """A chat model that sends each prompt to the best of several for its price.
+
+    It learns: from what each answer really took, and from `record_feedback`.
+    If a candidate fails before it has said anything, the next best answers.
+    The decision is on each answer, under ``response_metadata["mixllm"]``.
+
+    Parameters
+    ----------
+    candidates
+        Chat models, or `CandidateModel` around those whose price is not a list
+        price that genai-prices knows.
+    router
+        One that was fitted or loaded; candidates that it lacks are added to
+        it, its others are for other models. Without it decisions come from
+        prices.
+    store
+        Where events are logged: a URL such as ``"sqlite:///events.db"`` or a
+        store; ``None``: nowhere.
+    willingness_to_pay
+        USD for one whole point of quality, for this model's calls; ``None``:
+        the router's own, which `Router.calibrate` sets.
+    query_from
+        Returns the text to route for a conversation; ``None``: the last human
+        message, with a little of what surrounds it.
+    cooldown_seconds
+        How long a candidate that failed is left alone.
+    **settings
+        What every chat model takes, for whoever answers: `temperature`,
+        `max_tokens`, `stop`, `streaming`, `output_version`,
+        `disable_streaming`; `timeout` in seconds before another candidate
+        takes over; `max_retries`: how many may take over; also `callbacks`,
+        `tags`, `metadata`, `rate_limiter`. `api_key` is not used: each
+        candidate has its own.
+
+    Raises
+    ------
+    ConfigurationError
+        If a candidate has no price or a name that is taken, for an unknown
+        argument or one that cannot be used.
+    NoCandidateError
+        If `candidates` is empty.
+
+    Examples
+    --------
+    >>> from mixllm_integrations.langchain import CandidateModel
+    >>> from mixllm_integrations.testing import ScriptedChatModel
+    >>> small = CandidateModel(
+    ...     model=ScriptedChatModel(model="small", answers=["4"]),
+    ...     input_cost_per_million_tokens=0.1,
+    ...     output_cost_per_million_tokens=0.4,
+    ... )
+    >>> model = MixLLMChatModel(candidates=[small])
+    >>> answer = model.invoke("What is 2 + 2?")
+    >>> answer.content, answer.response_metadata["mixllm"]["candidate"]
+    ('4', 'small')
+    """
+
+    def invoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> AIMessage:
+        """Return the answer of the candidate that the prompt is routed to.
+
+        Parameters
+        ----------
+        input
+            A text, messages in any form, or a prompt.
+        config
+            As for every runnable.
+        stop
+            Stop words of this call.
+        **kwargs
+            Passed to whoever answers. ``model="name"`` with the name of a
+            candidate, or of its model, makes that one answer;
+            `willingness_to_pay` holds for this call alone.
+
+        Returns
+        -------
+        AIMessage
+            The candidate's own message with ``response_metadata["mixllm"]``.
+
+        Raises
+        ------
+        NoCandidateError
+            If no candidate is able to answer.
+        Exception
+            The candidate's if one was tried, else an `ExceptionGroup`.
+        """
+        config = ensure_config(config)
+        request = Request(self, input, stop, kwargs)
+        if self.rate_limiter is not None:
+            self.rate_limiter.acquire(blocking=True)
+        run = opened(self, request, config)
+        try:
+            answer, record = request.answered(ask(request, run))
+        except BaseException as error:
+            run.fail(error)
+            raise
+        finally:
+            request.release()
+        run.end(answer, record)
+        return cast("AIMessage", answer)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> AIMessage:
+        """Do the same as `invoke`, without blocking the loop."""
+        config = ensure_config(config)
+        request = Request(self, input, stop, kwargs)
+        if self.rate_limiter is not None:
+            await self.rate_limiter.aacquire(blocking=True)
+        run = await aopened(self, request, config)
+        try:
+            answer, record = request.answered(await aask(request, run))
+        except BaseException as error:
+            await run.fail(error)
+            raise
+        finally:
+            request.release()
+        await run.end(answer, record)
+        return cast("AIMessage", answer)
+
+    def stream(
+        self,
+        input: LanguageModelInput,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Iterator[AIMessageChunk]:
+        """Yield the answer in chunks; parameters and errors as for `invoke`.
+
+        The routing record is on the last chunk. Once a chunk was handed on, an
+        error is raised: no other candidate begins anew.
+        """
+        if self._comes_whole(kwargs):
+            whole = self.invoke(input, config, stop=stop, **kwargs)
+            yield cast("AIMessageChunk", whole)
+            return
+        config = ensure_config(config)
+        request = Request(self, input, stop, kwargs)
+        if self.rate_limiter is not None:
+            self.rate_limiter.acquire(blocking=True)
+        run = opened(self, request, config)
+        try:
+            answer = StreamedAnswer(request, keeps=run.heard)
+            with closing(chunks_of(request, run)) as chunks:
+                for item in chunks:
+                    yield from answer.passed(item)
+            rest, whole, record = answer.closed()
+            yield from rest
+        except BaseException as error:
+            run.fail(error)
+            raise
+        finally:
+            request.release()
+        run.end(whole, record)
+
+    async def astream(
+        self,
+        input: LanguageModelInput,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Do the same as `stream`, without blocking the loop."""
+        if self._comes_whole(kwargs):
+            whole = await self.ainvoke(input, config, stop=stop, **kwargs)
+            yield cast("AIMessageChunk", whole)
+            return
+        config = ensure_config(config)
+        request = Request(self, input, stop, kwargs)
+        if self.rate_limiter is not None:
+            await self.rate_limiter.aacquire(blocking=True)
+        run = await aopened(self, request, config)
+        try:
+            answer = StreamedAnswer(request, keeps=run.heard)
+            async with aclosing(achunks_of(request, run)) as chunks:
+                async for item in chunks:
+                    for ready in answer.passed(item):
+                        yield ready
+            rest, whole, record = answer.closed()
+            for ready in rest:
+                yield ready
+        except BaseException as error:
+            await run.fail(error)
+            raise
+        finally:
+            request.release()
+        await run.end(whole, record)
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Return this model with tools; only candidates that call them compete.
+
+        Parameters
+        ----------
+        tools
+            In any form; whoever answers converts them in its own way.
+        tool_choice
+            As the candidates' own `bind_tools` take it.
+        **kwargs
+            The same, for example ``strict=True``.
+
+        Returns
+        -------
+        Runnable
+            A new object; this model is unchanged.
+        """
+        return self.bind(**{BINDING: ToolBinding(tools, tool_choice, kwargs)})
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Return this model with a schema; only candidates that fill it compete.
+
+        Parameters
+        ----------
+        schema
+            A Pydantic class, a ``TypedDict`` or a JSON schema.
+        include_raw
+            Whether to return the message, with its routing record, beside what
+            was parsed.
+        **kwargs
+            As the candidates' own `with_structured_output` take them, for
+            example ``method="json_schema"``.
+
+        Returns
+        -------
+        Runnable
+            Answers with what was parsed. An answer that does not fit is raised
+            as the candidate's own parser does, and no other one is asked.
+        """
+        binding = SchemaBinding(schema, include_raw=include_raw, kwargs=kwargs)
+        return self.bind(**{BINDING: binding})
+
+    def _comes_whole(self, kwargs: dict[str, Any]) -> bool:
+        """Tell whether streaming is switched off for this call."""
+        with_tools = BINDING in kwargs or bool(kwargs.get("tools"))
+        return (
+            self.disable_streaming is True
+            or (self.disable_streaming == "tool_calling" and with_tools)
+            or self.streaming is False
+            or not kwargs.get("stream", True)
+        )
+
+
+ChatMixLLM = MixLLMChatModel

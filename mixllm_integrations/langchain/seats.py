@@ -1,0 +1,191 @@
+"""The chosen models as they are called: settings applied, ready to be asked."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+from mixllm_integrations.core.errors import NoCandidateError
+from mixllm_integrations.core.router import Router
+from mixllm_integrations.core.types import Candidate
+from mixllm_integrations.langchain.capabilities import CandidateModel
+
+__all__ = ["SETTINGS", "Seat", "Seating", "seats_of"]
+
+#: Settings of the routed model that hold for whoever answers.
+SETTINGS = (
+    "temperature",
+    "max_tokens",
+    "stop",
+    "streaming",
+    "output_version",
+    "disable_streaming",
+)
+# These may also be given with a call, to a model that has no such field.
+_ARGUMENTS = frozenset({"temperature", "max_tokens", "stop"})
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One candidate as it is called.
+
+    Parameters
+    ----------
+    model
+        The chat model; a copy of the one passed if settings were applied.
+    arguments
+        What each call is given.
+    timeout_seconds
+        How long to wait for it.
+    """
+
+    model: BaseChatModel = field(repr=False)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    timeout_seconds: float | None = None
+
+
+class Seating:
+    """All candidates of one model as they are called; never changes.
+
+    Parameters
+    ----------
+    candidates
+        The candidates, each of another name.
+    settings
+        What was set on the routed model, by names of `SETTINGS`.
+    timeout_seconds
+        For candidates without one of their own.
+
+    Attributes
+    ----------
+    by_name
+        From the candidate's name to its seat.
+    """
+
+    __slots__ = ("_last", "_meant", "by_name")
+
+    def __init__(
+        self,
+        candidates: Sequence[CandidateModel],
+        settings: Mapping[str, Any],
+        timeout_seconds: float | None,
+    ) -> None:
+        named = [(candidate.known_name(), candidate) for candidate in candidates]
+        self.by_name = seats_of(named, settings, timeout_seconds)
+        meant: dict[str, tuple[str, ...]] = {}
+        for name, candidate in named:
+            model_name = candidate.model_name()
+            if model_name is not None:
+                meant[model_name] = (*meant.get(model_name, ()), name)
+        # A candidate's own name goes before what another one's model is called.
+        self._meant = meant | {name: (name,) for name, _ in named}
+        self._last: tuple[tuple[Candidate, ...], tuple[str, ...] | None] = ((), ())
+
+    def meant_by(self, name: object) -> tuple[str, ...]:
+        """Return the candidates that a name stands for.
+
+        Parameters
+        ----------
+        name
+            A candidate's name, or what a provider calls its model.
+
+        Returns
+        -------
+        tuple of str
+            Names of candidates; several if they share a model, none if the name
+            is not known here.
+        """
+        return self._meant.get(name, ()) if isinstance(name, str) else ()
+
+    def among(self, router: Router) -> tuple[str, ...] | None:
+        """Return who may be chosen.
+
+        Parameters
+        ----------
+        router
+            Who decides; it may have candidates of other models, too.
+
+        Returns
+        -------
+        tuple of str or None
+            ``None``: every candidate of the router.
+
+        Raises
+        ------
+        NoCandidateError
+            If the router has none of these any more.
+        """
+        known, last = router.candidates, self._last
+        # Mostly the very same objects: cheaper than to compare names.
+        if len(known) != len(last[0]) or not all(map(operator.is_, known, last[0])):
+            self._last = last = (known, self._shared(known))
+        return last[1]
+
+    def _shared(self, known: Sequence[Candidate]) -> tuple[str, ...] | None:
+        shared = tuple(c.name for c in known if c.name in self.by_name)
+        if not shared:
+            raise NoCandidateError(
+                dict.fromkeys(
+                    self.by_name, "it was removed from the router of this model"
+                )
+            )
+        return None if len(shared) == len(known) else shared
+
+
+def seats_of(
+    named: Sequence[tuple[str, CandidateModel]],
+    settings: Mapping[str, Any],
+    timeout_seconds: float | None,
+) -> dict[str, Seat]:
+    """Return the candidates as they are called.
+
+    Parameters
+    ----------
+    named
+        The candidates with their names.
+    settings
+        What was set on the routed model, by names of `SETTINGS`.
+    timeout_seconds
+        For candidates without one of their own.
+
+    Returns
+    -------
+    dict
+        From name to seat. A setting goes to the field of that name or alias on
+        a shallow copy, which shares the client; else it is an argument of
+        each call.
+    """
+    return {
+        name: _seat(candidate, settings, timeout_seconds) for name, candidate in named
+    }
+
+
+def _seat(
+    candidate: CandidateModel,
+    settings: Mapping[str, Any],
+    timeout_seconds: float | None,
+) -> Seat:
+    model = candidate.model
+    own = candidate.timeout_seconds
+    fields = {setting: _field_of(model, setting) for setting in settings}
+    update = {
+        name: settings[setting] for setting, name in fields.items() if name is not None
+    }
+    if update:
+        model = model.model_copy(update=update)
+        model.__dict__.pop("_serialized", None)  # shows the old settings
+    arguments = {
+        setting: settings[setting]
+        for setting, name in fields.items()
+        if name is None and setting in _ARGUMENTS
+    }
+    return Seat(model, arguments, timeout_seconds if own is None else own)
+
+
+def _field_of(model: BaseChatModel, setting: str) -> str | None:
+    known = type(model).model_fields
+    if setting in known:
+        return setting
+    return next((name for name, f in known.items() if f.alias == setting), None)

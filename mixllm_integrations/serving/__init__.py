@@ -1,0 +1,35 @@
+"""What both adapters share, free of any framework.
+
+`dispatch` starts a routed `call`, which fails over and reports its outcome;
+`query` says which text of a conversation is routed; `prices` knows list prices;
+`pool` makes the router over an adapter's candidates; `feedback` finds the
+decision on an answer; `cooldown`, `deadline`, `errors` and `journal` serve them.
+"""
+
+from mixllm_integrations.serving.call import RoutedCall
+from mixllm_integrations.serving.deadline import run_within
+from mixllm_integrations.serving.dispatch import CallOptions, Dispatcher
+from mixllm_integrations.serving.feedback import RECORD_KEY, decision_id_of, record_of
+from mixllm_integrations.serving.prices import ListPrice, list_price
+from mixllm_integrations.serving.query import (
+    Turn,
+    conversation_tokens,
+    routed_text,
+    text_tokens,
+)
+
+__all__ = [
+    "RECORD_KEY",
+    "CallOptions",
+    "Dispatcher",
+    "ListPrice",
+    "RoutedCall",
+    "Turn",
+    "conversation_tokens",
+    "decision_id_of",
+    "list_price",
+    "record_of",
+    "routed_text",
+    "run_within",
+    "text_tokens",
+]
