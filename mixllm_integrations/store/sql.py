@@ -7,7 +7,9 @@ kind makes appending twice harmless, so a writer that is not sure may repeat.
 import json
 import logging
 import math
+import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -329,8 +331,21 @@ def _engine(url: URL) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-    for setting in ("journal_mode = WAL", "synchronous = NORMAL"):
-        connection.execute(f"PRAGMA {setting}").close()
+    _switch_to_wal(connection)
+    connection.execute("PRAGMA synchronous = NORMAL").close()
+
+
+def _switch_to_wal(connection: Any) -> None:  # noqa: ANN401
+    # SQLite itself does not wait for a sibling that is switching a new file.
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _create_table(engine: Engine) -> None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.store import Event, EventStore, open_store
-from mixllm_integrations.store.sql import SQLStore
+from mixllm_integrations.store.sql import SQLStore, _switch_to_wal
 
 POSTGRES = os.environ.get("MIXLLM_TEST_POSTGRES")
 
@@ -245,6 +245,25 @@ class TestSQLite:
                 blocker.execute("COMMIT")
                 assert waiting.result(timeout=10)
             blocker.close()
+
+    def test_the_switch_to_wal_is_tried_again_where_sqlite_does_not_wait(
+        self, tmp_path
+    ):
+        blocker = sqlite3.connect(tmp_path / "log.db", check_same_thread=False)
+        blocker.isolation_level = None
+        blocker.execute("BEGIN EXCLUSIVE")
+        impatient = sqlite3.connect(
+            tmp_path / "log.db", timeout=0, check_same_thread=False
+        )
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(_switch_to_wal, impatient)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.2)
+            blocker.execute("COMMIT")
+            waiting.result(timeout=10)
+        assert impatient.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        impatient.close()
+        blocker.close()
 
     def test_four_processes_write_one_file(self, tmp_path):
         url = f"sqlite:///{tmp_path}/log.db"
