@@ -221,10 +221,25 @@ class ContextModel:
     @property
     def dimension(self) -> int:
         """Length of a context vector."""
+        return self.blocks["constant"].stop
+
+    @property
+    def blocks(self) -> dict[str, slice]:
+        """Where each part of a context vector lies."""
         if self.axes is None:
-            return len(self.centre) + 1
-        n_domains = len(self.domains.names) if self.domains else 0
-        return int(self.axes.shape[1]) + n_domains + 1 + len(FORM_FEATURES) + 1
+            edges = {"embedding": len(self.centre)}
+        else:
+            edges = {
+                "embedding": int(self.axes.shape[1]),
+                "posterior": len(self.domains.names) if self.domains else 0,
+                "difficulty": 1,
+                "form": len(FORM_FEATURES),
+            }
+        blocks, start = {}, 0
+        for name, width in (*edges.items(), ("constant", 1)):
+            blocks[name] = slice(start, start + width)
+            start += width
+        return blocks
 
     def contexts(self, reading: Reading) -> FloatArray:
         """Return context vectors, shape ``(n, dimension)``; the last entry is 1.

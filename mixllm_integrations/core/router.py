@@ -64,7 +64,7 @@ class Router(CandidatePool):
     max_cost_per_query
         Highest predicted cost in USD of one query; ``None``: any.
     n_domains
-        The most domains that tags are grouped into.
+        The most domains that tags are grouped into; 0: none.
     l2
         Ridge of the design matrices.
     forgetting

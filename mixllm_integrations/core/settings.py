@@ -18,7 +18,7 @@ class RouterSettings:
     predictor
         ``"auto"`` or one kind for all candidates.
     n_domains
-        The most domains that tags are grouped into.
+        The most domains that tags are grouped into; 0: none.
     l2
         Ridge of the design matrices.
     forgetting
@@ -44,7 +44,7 @@ class RouterSettings:
 
     def __post_init__(self) -> None:
         checked_kind(self.predictor)
-        number_between(self.n_domains, "n_domains", low=1, high=1_000)
+        number_between(self.n_domains, "n_domains", low=0, high=1_000)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigurationError(f"seed must be an int, not {self.seed!r}")
         number_between(self.seed, "seed", high=2**31)

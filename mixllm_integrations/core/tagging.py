@@ -75,7 +75,7 @@ def group_tags(
     encoder
         Embeds the tags where there are more of them than domains.
     n_domains
-        The most domains there may be.
+        The most domains there may be; 0: none.
     seed
         Of the clustering.
 
@@ -95,7 +95,7 @@ def group_tags(
     """
     frequency = Counter(tag for row in tags for tag in dict.fromkeys(row))
     names = sorted(frequency, key=lambda tag: (-frequency[tag], tag))
-    if len(names) < 2:
+    if len(names) < 2 or n_domains < 1:
         return (), np.zeros((len(tags), 0))
     clusters = _cluster(names, frequency, encoder, n_domains, seed)
     domain_of = dict(zip(names, clusters, strict=True))

@@ -370,7 +370,7 @@ def test_a_setting_that_cannot_be_used_is_refused_at_any_time(make, setting, bad
     "bad",
     [
         {"predictor": "magic"},
-        {"n_domains": 0},
+        {"n_domains": -1},
         {"l2": 0},
         {"l2": math.nan},
         {"forgetting": 0},
