@@ -335,13 +335,12 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
     connection.execute("PRAGMA synchronous = NORMAL").close()
 
 
-def _switch_to_wal(connection: Any) -> None:  # noqa: ANN401
+def _switch_to_wal(connection: Any) -> Any:  # noqa: ANN401
     # SQLite itself does not wait for a sibling that is switching a new file.
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL").close()
-            return
+            return connection.execute("PRAGMA journal_mode = WAL").close()
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise

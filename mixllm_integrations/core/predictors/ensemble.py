@@ -45,7 +45,7 @@ def mixing_weights(predictions: list[FloatArray], targets: FloatArray) -> list[f
     Examples
     --------
     >>> y = np.arange(8.0).reshape(4, 2)
-    >>> mixing_weights([y, 7.0 - y], y)
+    >>> [round(weight, 6) for weight in mixing_weights([y, 7.0 - y], y)]
     [1.0, 0.0]
     """
     from scipy.optimize import nnls
