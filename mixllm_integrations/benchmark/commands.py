@@ -19,7 +19,7 @@ from mixllm_integrations.benchmark.results import MethodRun
 from mixllm_integrations.benchmark.routerbench import HUB_FILE, download
 from mixllm_integrations.core.errors import ConfigurationError
 
-__all__ = ["app", "offline", "overhead"]
+__all__ = ["ablation", "app", "coldstart", "offline", "overhead"]
 
 app = typer.Typer(
     name="benchmark",
@@ -157,6 +157,115 @@ def overhead(
     print_overhead(found, Console())
     if json_file is not None:
         _write_json(json_file, found.to_json())
+
+
+@app.command()
+def ablation(
+    *,
+    data: DataOption = None,
+    pool: PoolOption = "all",
+    candidates: CandidatesOption = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="How many 80/20 splits.")
+    ] = 3,
+    predictor: Annotated[
+        str, typer.Option("--predictor", help="Kind of the heads, one for all rows.")
+    ] = "forest",
+    loss: Annotated[
+        str,
+        typer.Option(
+            "--loss",
+            help="Of the fine-tuned encoder: paper, batch_all_triplet, both, or none.",
+        ),
+    ] = "paper",
+    cross_fit: Annotated[
+        int,
+        typer.Option(
+            "--cross-fit",
+            help="Folds in which training queries also get an embedding that did not "
+            "learn from them; 0: none.",
+        ),
+    ] = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure what each part of a context is worth, the fine-tuned encoder too."""
+    from mixllm_integrations.benchmark.ablation import run_ablation
+    from mixllm_integrations.benchmark.ablation_results import (
+        AblationRun,
+        print_ablation,
+    )
+
+    table = _table(data, pool=pool, candidates=candidates)
+    several: dict[str, tuple[Any, ...]] = {
+        "both": ("paper", "batch_all_triplet"),
+        "none": (),
+    }
+    with _progress() as progress:
+        task = progress.add_task(f"{len(table):,} queries")
+
+        def show(run: AblationRun) -> None:
+            progress.update(task, description=f"seed {run.seed}: {run.context}")
+
+        result = run_ablation(
+            table,
+            seeds=range(seeds),
+            losses=several.get(loss, (loss,)),
+            predictor=predictor,
+            cross_fit=cross_fit,
+            command=_command(),
+            on_run=show,
+        )
+    print_ablation(result, Console())
+    if json_file is not None:
+        _write_json(json_file, result.to_json())
+
+
+@app.command()
+def coldstart(
+    *,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="Recorded answers; give two files or more."),
+    ] = None,
+    pool: PoolOption = "market-2024",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="How many 80/20 splits.")
+    ] = 3,
+    predictor: Annotated[
+        str, typer.Option("--predictor", help="Kind of the router's predictors.")
+    ] = "auto",
+    newcomers: Annotated[
+        int, typer.Option("--newcomers", min=0, help="How many join, one at a time.")
+    ] = 3,
+    json_file: JsonOption = None,
+) -> None:
+    """Start without labels: priors from the other data sets, a few labels, all."""
+    from mixllm_integrations.benchmark.coldstart import run_coldstart
+    from mixllm_integrations.benchmark.coldstart_results import (
+        ColdRun,
+        NewcomerRun,
+        print_coldstart,
+    )
+
+    tables = [_table(file, pool=pool, candidates=None) for file in data or ()]
+    with _progress() as progress:
+        task = progress.add_task("learning the priors")
+
+        def show(run: ColdRun | NewcomerRun) -> None:
+            text = f"{run.data}, seed {run.seed}: {run.n_labels} labels"
+            progress.update(task, description=text)
+
+        result = run_coldstart(
+            tables,
+            seeds=range(seeds),
+            predictor=predictor,
+            n_newcomers=newcomers,
+            command=_command(),
+            on_run=show,
+        )
+    print_coldstart(result, Console())
+    if json_file is not None:
+        _write_json(json_file, result.to_json())
 
 
 def _table(

@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.context import Reading
 from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.forecast import Forecast, Forecaster
@@ -23,6 +22,7 @@ from mixllm_integrations.core.policy import (
     Scoreboard,
     hard_limits,
 )
+from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.types import (
     BatchPrediction,
     Decision,

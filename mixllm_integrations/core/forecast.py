@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixllm_integrations.core.context import ContextModel, Reading, read
+from mixllm_integrations.core.context import ContextModel
 from mixllm_integrations.core.encoder import Encoder
-from mixllm_integrations.core.predictors.base import column_means
 from mixllm_integrations.core.predictors.heads import (
     UNKNOWN_OUTPUT_TOKENS,
     CandidateHeads,
     prior_quality,
 )
+from mixllm_integrations.core.predictors.peers import Peers
 from mixllm_integrations.core.pricing import CostModel, fill_output_tokens, token_cost
+from mixllm_integrations.core.prior import QualityPrior
+from mixllm_integrations.core.reading import Reading, read
 from mixllm_integrations.core.records import RecordTable
+from mixllm_integrations.core.traits import query_traits
 from mixllm_integrations.core.types import Candidate, FloatArray, Outcome
 
 __all__ = ["Forecast", "Forecaster", "Knowledge"]
@@ -38,17 +41,26 @@ class Knowledge:
     version
         Counts the fits of the context: residuals learned under another
         version say nothing under this one.
+    prior
+        What is expected of a candidate without labels, query by query;
+        ``None``: the same of every query.
     """
 
     context: ContextModel
     heads: CandidateHeads | None = None
     costs: CostModel | None = None
     version: int = 0
+    prior: QualityPrior | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Candidates that were fitted."""
         return self.heads.names if self.heads else ()
+
+    @property
+    def leans(self) -> bool:
+        """Whether some heads only say what to add to the prior."""
+        return self.heads is not None and bool(self.heads.leans.any())
 
     @property
     def usual_kind(self) -> str | None:
@@ -104,7 +116,7 @@ class Knowledge:
             context, contexts = ContextModel.fit(
                 reading,
                 table.tags,
-                _ease(table.quality),
+                query_traits(table.quality),
                 encoder=encoder,
                 n_domains=n_domains,
                 seed=seed,
@@ -112,6 +124,7 @@ class Knowledge:
         own = [candidates[name] for name in table.names]
         counted = reading.tokens.astype(np.float64)
         tokens = fill_output_tokens(table, counted, own)
+        others = [n for n in self.names if absent and n not in table.names]
         heads = CandidateHeads.fit(
             table.names,
             contexts,
@@ -119,16 +132,26 @@ class Knowledge:
             tokens,
             predictor=predictor,
             seed=seed,
-        ).leaning(own)
+            prior=self.prior,
+            reading=reading,
+        ).leaning(own, table.quality, known=self._means(others, candidates))
         costs = CostModel.fit(table, counted, tokens, own)
         if absent and self.heads and self.costs:
-            others = [n for n in self.names if n not in table.names]
             kept = [self.names.index(n) for n in others]
             heads = self.heads.select(others).joined(heads)
             costs = self.costs.select(kept).joined(costs)
         return replace(
             self, context=context, heads=heads, costs=costs, version=version
         ), contexts
+
+    def _means(
+        self, names: Sequence[str], candidates: Mapping[str, Candidate]
+    ) -> list[tuple[Candidate, float]]:
+        """Return those of some names that compete, with their mean quality."""
+        if not self.heads:
+            return []
+        quality = dict(zip(self.names, self.heads.mean_quality, strict=True))
+        return [(candidates[n], float(quality[n])) for n in names if n in candidates]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,8 +196,15 @@ class Forecaster:
         if knowledge.heads and knowledge.costs:
             known = self._use(knowledge.heads, knowledge.costs)
         self._prior_quality = np.array(
-            [prior_quality(c, known) for c in self.candidates]
+            [_aligned(prior_quality(c, known), c, known) for c in self.candidates]
         )
+        self._leans, self._peers = False, None
+        if self._heads:
+            heads, base = self._heads, self._prior_quality.copy()
+            base[self._fitted] = np.clip(heads.mean_quality + heads.shift, 0.0, 1.0)
+            self._leans = bool(heads.leans.any())
+            peers = Peers.of(self._fitted, base, heads.n_labels)
+            self._peers = peers if peers.are_needed else None
         self._all_fitted = self._fitted.size == n and n > 0
 
     def _use(
@@ -220,15 +250,7 @@ class Forecaster:
         -----
         Source: MixLLM §3.2: input tokens are known, output tokens predicted.
         """
-        shape = (len(contexts), len(self.candidates))
-        if self._all_fitted and self._heads:
-            quality, tokens = self._heads.predict(contexts, reading.blank)
-        else:
-            quality = np.tile(self._prior_quality, (shape[0], 1))
-            tokens = np.tile(self._prior_tokens, (shape[0], 1))
-            if self._heads:
-                some = self._heads.predict(contexts, reading.blank)
-                quality[:, self._fitted], tokens[:, self._fitted] = some
+        quality, tokens = self._quality_and_tokens(reading, contexts)
         counted = reading.tokens.astype(np.float64)
         inputs = counted[:, None] * self._input_factor
         if input_tokens is not None:
@@ -239,6 +261,25 @@ class Forecaster:
         with np.errstate(over="ignore", invalid="ignore"):
             cost = cost * self._cost_factor + self._fixed_cost
         return Forecast(quality, tokens, cost, counted)
+
+    def _quality_and_tokens(
+        self, reading: Reading, contexts: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        prior, heads = self.knowledge.prior, self._heads
+        n = len(contexts)
+        if heads is None:
+            tokens = np.tile(self._prior_tokens, (n, 1))
+            if prior is None:
+                return np.tile(self._prior_quality, (n, 1)), tokens
+            return prior.predict(reading, self._prior_quality), tokens
+        added = heads.departures(prior, reading) if self._leans and prior else None
+        quality, tokens = heads.predict(contexts, reading.blank, added)
+        if not self._all_fitted:
+            own, tokens = tokens, np.tile(self._prior_tokens, (n, 1))
+            tokens[:, self._fitted] = own
+        if self._peers is not None:
+            quality = self._peers.spread(quality)
+        return quality, tokens
 
     def billed(self, name: str, outcome: Outcome) -> float | None:
         """Return what a call will have cost, in USD; ``None`` if unknown.
@@ -263,8 +304,14 @@ class Forecaster:
         return None
 
 
-def _ease(quality: FloatArray) -> FloatArray:
-    """Return how much better than usual the candidates did on each query."""
-    labelled = np.isfinite(quality)
-    above = np.where(labelled, quality - column_means(quality), 0.0)
-    return np.asarray(above.sum(axis=1) / (labelled.sum(axis=1) + 1.0))
+def _aligned(
+    prior: float, candidate: Candidate, known: Sequence[tuple[Candidate, float]]
+) -> float:
+    """Return a declared quality, moved as far as the others' turned out.
+
+    What is published was measured on other queries than those at hand.
+    """
+    gaps = [q - c.prior_quality for c, q in known if c.prior_quality is not None]
+    if candidate.prior_quality is None or not gaps:
+        return prior
+    return float(np.clip(prior + sum(gaps) / (len(gaps) + 1), 0.0, 1.0))

@@ -47,8 +47,13 @@ FORM_FEATURES: tuple[str, ...] = (*_WORDS, *_BY_SHAPE, *_LENGTHS)
 
 
 @lru_cache(maxsize=4)
-def _classes(tokenizer: WordPieces) -> NDArray[np.float32]:
-    """Return which class each piece counts for, shape (n_pieces, n_classes)."""
+def _classes(
+    tokenizer: WordPieces,
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the group of each piece, and the classes that each group counts for.
+
+    Pieces of one group count for the same classes, so counting groups is enough.
+    """
     vocabulary = tokenizer.vocabulary
     table = np.zeros((max(vocabulary.values()) + 1, len(_WORDS) + 4), np.float32)
     for column, words in enumerate(_WORDS.values()):
@@ -63,7 +68,8 @@ def _classes(tokenizer: WordPieces) -> NDArray[np.float32]:
             piece != bare,
             not piece.isascii(),
         )
-    return table
+    members, group = np.unique(table, axis=0, return_inverse=True)
+    return group.ravel().astype(np.intp), members.astype(np.float64)
 
 
 def form_features(
@@ -93,10 +99,11 @@ def form_features(
     >>> round(float(np.expm1(row[FORM_FEATURES.index("numbers")])))
     2
     """
-    table = _classes(tokenizer)
-    counts = np.zeros((len(ids), table.shape[1]), dtype=np.float64)
-    for row, pieces in zip(counts, ids, strict=True):
-        np.add.reduce(table.take(pieces, axis=0), axis=0, out=row)
+    group, members = _classes(tokenizer)
+    found = np.empty((len(ids), len(members)))
+    for row, pieces in zip(found, ids, strict=True):
+        row[:] = np.bincount(group.take(pieces), minlength=len(members))
+    counts = found @ members
     n_pieces = np.array([p.size for p in ids], dtype=np.float64)
     shared = np.maximum(n_pieces, 1.0)
     columns = (

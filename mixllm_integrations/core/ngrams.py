@@ -5,6 +5,7 @@ how it is put. Which domain a query belongs to and how hard it is show in both.
 Fitting needs scipy's sparse matrices; scoring a text needs numpy alone.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ __all__ = ["NgramRidge", "fold_of_rows"]
 _PAIR_BUCKETS = 2**15
 _ITERATIONS = 15  # our choice: stopping early regularises, too
 _ODD = (1_000_003, 8_191)
+_NOTHING = np.zeros(0, dtype=np.int64)
+# 1 + log(count), looked up: a prompt has at most some thousand pieces.
+_DAMPED = np.append(0.0, 1.0 + np.log(np.arange(1.0, 10_000.0))).astype(np.float32)
 
 
 def fold_of_rows(n_rows: int, *, n_folds: int, seed: int) -> NDArray[np.intp]:
@@ -53,10 +57,10 @@ class NgramRidge:
     n_pieces
         Size of the tokenizer's vocabulary.
     column_of
-        Column of each piece and pair bucket, -1 where it was seen in at most
-        one text, shape ``(n_pieces + 2**15,)``.
+        Column of each piece and pair bucket, shape ``(n_pieces + 2**15,)``; 0
+        where it was seen in at most one text.
     idf
-        Inverse document frequency by column.
+        Inverse document frequency by column; that of column 0 is 0.
     weights
         Shape ``(n_columns + dimension, n_outputs)``.
     offset
@@ -119,15 +123,16 @@ class NgramRidge:
         for found, _ in columns:
             document_frequency[found] += 1
         kept = np.flatnonzero(document_frequency > 1)
-        column_of = np.full(size, -1, dtype=np.int32)
-        column_of[kept] = np.arange(kept.size, dtype=np.int32)
-        idf = np.log((1 + len(ids)) / (1 + document_frequency[kept])) + 1
+        column_of = np.zeros(size, dtype=np.int32)
+        column_of[kept] = np.arange(1, kept.size + 1, dtype=np.int32)
+        idf = np.zeros(kept.size + 1, dtype=np.float32)
+        idf[1:] = np.log((1 + len(ids)) / (1 + document_frequency[kept])) + 1
         offset = targets.mean(axis=0)
         blank = cls(
             n_pieces,
             column_of,
-            idf.astype(np.float32),
-            np.zeros((kept.size + embeddings.shape[1], targets.shape[1]), np.float32),
+            idf,
+            np.zeros((len(idf) + embeddings.shape[1], targets.shape[1]), np.float32),
             offset.astype(np.float32),
         )
         matrix = blank._matrix(columns, embeddings)
@@ -159,18 +164,16 @@ class NgramRidge:
         scores = embeddings @ self.weights[n_columns:] + self.offset
         for row, pieces in zip(scores, ids, strict=True):
             columns, values = self._row(*_columns(pieces, self.n_pieces))
-            row += values @ self.weights[columns]
+            row += values @ self.weights.take(columns, axis=0)
         return np.asarray(scores, dtype=np.float64)
 
     def _row(
         self, found: NDArray[np.int64], counts: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        columns = self.column_of[found]
-        known = columns >= 0
-        columns = columns[known]
-        values = (1.0 + np.log(counts[known])) * self.idf[columns]
-        length = np.sqrt(values @ values)
-        return columns, (values / length if length else values).astype(np.float32)
+        columns = self.column_of.take(found)
+        values = _DAMPED.take(counts, mode="clip") * self.idf.take(columns)
+        length = math.sqrt(values @ values)
+        return columns, (values / np.float32(length) if length else values)
 
     def _matrix(
         self,
@@ -197,10 +200,25 @@ def _columns(
     pieces: NDArray[np.int32], n_pieces: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return which pieces and pair buckets a text has, and how often each."""
+    if not pieces.size:
+        return _NOTHING, _NOTHING
     wide = pieces.astype(np.int64)
-    pairs = (wide[:-1] * _ODD[0] + wide[1:] * _ODD[1]) % _PAIR_BUCKETS + n_pieces
-    found, counts = np.unique(np.concatenate([wide, pairs]), return_counts=True)
-    return found, counts
+    found = np.empty(2 * wide.size - 1, dtype=np.int64)
+    found[: wide.size] = wide
+    pairs = found[wide.size :]
+    np.multiply(wide[:-1], _ODD[0], out=pairs)
+    pairs += wide[1:] * _ODD[1]
+    pairs &= _PAIR_BUCKETS - 1
+    pairs += n_pieces
+    found.sort()
+    last = np.empty(found.size, dtype=np.bool_)
+    np.not_equal(found[1:], found[:-1], out=last[:-1])
+    last[-1] = True
+    ends = np.flatnonzero(last)
+    counts = ends.copy()
+    counts[1:] -= ends[:-1]
+    counts[0] += 1
+    return found.take(ends), counts
 
 
 def _conjugate_gradient(

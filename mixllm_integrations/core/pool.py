@@ -7,12 +7,12 @@ queries and records.
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from mixllm_integrations.core import persistence, snapshot
-from mixllm_integrations.core.context import ContextModel, read
+from mixllm_integrations.core.context import ContextModel
 from mixllm_integrations.core.decide import Decider, RetiredError
 from mixllm_integrations.core.encoder import (
     Encoder,
@@ -31,6 +31,8 @@ from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.forecast import Forecaster, Knowledge
 from mixllm_integrations.core.ledger import DecisionLedger
 from mixllm_integrations.core.policy import ExplorationForm, MetaDecisionMaker
+from mixllm_integrations.core.prior import QualityPrior, checked_prior
+from mixllm_integrations.core.reading import read
 from mixllm_integrations.core.records import RecordTable
 from mixllm_integrations.core.settings import RouterSettings
 from mixllm_integrations.core.types import Candidate, FloatArray, number_between
@@ -54,6 +56,7 @@ class CandidatePool:
         *,
         encoder: Encoder | None = None,
         predictor: str = "auto",
+        prior: QualityPrior | Literal["shipped", "none"] = "shipped",
         willingness_to_pay: float = 0.01,
         exploration: float = 0.01,
         exploration_form: ExplorationForm = "width",
@@ -102,7 +105,9 @@ class CandidatePool:
         )
         self.max_cost_per_query = max_cost_per_query
         self._candidates: dict[str, Candidate] = {}
-        knowledge = Knowledge(ContextModel.unfitted(self.encoder.dimension))
+        knowledge = Knowledge(
+            ContextModel.unfitted(self.encoder.dimension), prior=checked_prior(prior)
+        )
         self._hold(knowledge, self._new_experience(knowledge))
         if isinstance(candidates, Candidate) or not isinstance(candidates, Iterable):
             raise ConfigurationError(
@@ -241,7 +246,9 @@ class CandidatePool:
             state, arrays = snapshot.router_state(
                 self._knowledge, self._experience, self._ledger
             )
+            prior = self._knowledge.prior
             state |= {
+                "prior": prior.revision if prior else None,
                 "candidates": [asdict(c) for c in self._candidates.values()],
                 "encoder": encoder_spec(self.encoder),
                 "settings": asdict(self._settings),
@@ -257,6 +264,7 @@ class CandidatePool:
         folder: str | Path,
         *,
         encoder: Encoder | None = None,
+        prior: QualityPrior | Literal["shipped"] = "shipped",
         clock: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Return the router that was saved in a folder.
@@ -267,6 +275,8 @@ class CandidatePool:
             Where from.
         encoder
             The encoder it was fitted with; ``None``: it is found by its name.
+        prior
+            The prior that it started from, if it was not the shipped one.
         clock
             Of the router.
 
@@ -283,9 +293,11 @@ class CandidatePool:
                 encoder = load_encoder(state["encoder"])
             check_encoder(state["encoder"], encoder)
             candidates = [Candidate(**given) for given in state["candidates"]]
+            has_prior = state.get("prior", "") is not None
             router = cls(
                 candidates or [_NOBODY],
                 encoder=encoder,
+                prior=prior if has_prior else "none",
                 waiting_tolerance_seconds=state["waiting_tolerance_seconds"],
                 max_cost_per_query=state["max_cost_per_query"],
                 clock=clock,
@@ -312,6 +324,14 @@ class CandidatePool:
             probe=read(["Is everything in its place?", ""], self.encoder),
             clock=clock,
         )
+        prior = self._knowledge.prior
+        knowledge = replace(knowledge, prior=prior)
+        revision = prior.revision if prior else None
+        if knowledge.leans and state.get("prior") != revision:
+            raise StateFormatError(
+                f"the router was fitted beside prior {state.get('prior')!r}, not "
+                f"{revision!r}: pass prior=, or fit again"
+            )
         self._adopt(knowledge, experience)
 
     def _learned(

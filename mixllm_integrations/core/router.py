@@ -9,13 +9,12 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 
 from mixllm_integrations.core import budget
-from mixllm_integrations.core.context import ContextModel, read
+from mixllm_integrations.core.context import ContextModel
 from mixllm_integrations.core.decide import token_array
-from mixllm_integrations.core.errors import (
-    NotFittedError,
-)
+from mixllm_integrations.core.errors import NotFittedError
 from mixllm_integrations.core.forecast import Forecaster, Knowledge
 from mixllm_integrations.core.pool import CandidatePool
+from mixllm_integrations.core.reading import read
 from mixllm_integrations.core.records import RecordTable, tabulate
 from mixllm_integrations.core.types import (
     BatchPrediction,
@@ -50,6 +49,8 @@ class Router(CandidatePool):
     predictor
         ``"auto"`` (by cross-validation), ``"ridge"``, ``"forest"``, ``"knn"``,
         ``"mlp"`` or ``"ensemble"``.
+    prior
+        Of candidates without labels: ``"shipped"``, ``"none"``, a `QualityPrior`.
     willingness_to_pay
         USD for one whole point of quality: a certainly right answer instead of
         a certainly wrong one.
@@ -371,7 +372,8 @@ class Router(CandidatePool):
             raise NotFittedError("calibrate needs a fitted router: call fit first")
         candidates = dict(self._candidates)
         table = tabulate(records, tuple(candidates))
-        start = Knowledge(ContextModel.unfitted(self.encoder.dimension))
+        unfitted = ContextModel.unfitted(self.encoder.dimension)
+        start = Knowledge(unfitted, prior=self._knowledge.prior)
         usual = self._knowledge.usual_kind  # it need not be chosen anew per fold
 
         def forecast(train: RecordTable, test: RecordTable) -> tuple[FloatArray, ...]:

@@ -12,27 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixllm_integrations.core.bandit import DesignMatrices, ResidualHeads
-from mixllm_integrations.core.context import ContextModel, Reading
 from mixllm_integrations.core.errors import StateFormatError
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.forecast import Knowledge
-from mixllm_integrations.core.form import FORM_FEATURES
 from mixllm_integrations.core.ledger import DecisionLedger
-from mixllm_integrations.core.ngrams import NgramRidge
 from mixllm_integrations.core.predictors.heads import CandidateHeads
 from mixllm_integrations.core.predictors.selection import KINDS, HeadBank
 from mixllm_integrations.core.pricing import CostModel, RunningRatio
+from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.settings import RouterSettings
-from mixllm_integrations.core.tagging import Domains
+from mixllm_integrations.core.snapshot_context import (
+    context_from,
+    context_state,
+)
 from mixllm_integrations.core.types import FloatArray
-from mixllm_integrations.core.wordpieces import shipped_tokenizer
 
 __all__ = ["router_from", "router_state"]
 
 _State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
-_CONTEXT = ("axes", "form_mean", "form_scale", "seen", "seen_scores")
-_SCORER = ("column_of", "idf", "weights", "offset")
 _HEADS = ("smearing", "mean_quality", "mean_output_tokens", "n_labels", "shift")
+# Not in folders of before there was a prior.
+_LEANING = {"leans": 0.0, "level": 0.0, "trust": 1.0}
 _COSTS = ("input_factor", "cost_factor", "fixed_cost")
 
 
@@ -112,21 +112,12 @@ def router_from(
 
 def _knowledge_state(knowledge: Knowledge) -> _State:
     """Return what was learned offline, as JSON and arrays."""
-    context, heads, costs = knowledge.context, knowledge.heads, knowledge.costs
-    arrays: dict[str, NDArray[Any]] = {"context.centre": context.centre}
-    state: dict[str, Any] = {"version": knowledge.version, "names": []}
-    if context.scorer is not None:
-        arrays |= {f"context.{n}": getattr(context, n) for n in _CONTEXT}
-        arrays |= {f"scorer.{n}": getattr(context.scorer, n) for n in _SCORER}
-        state["n_pieces"] = context.scorer.n_pieces
-        state["difficulty_scale"] = context.difficulty_scale
-    if context.domains is not None:
-        state["domains"] = list(context.domains.names)
-        state["sharpness"] = context.domains.sharpness
-        arrays["domains.base_rate"] = context.domains.base_rate
+    heads, costs = knowledge.heads, knowledge.costs
+    state, arrays = context_state(knowledge.context)
+    state |= {"version": knowledge.version, "names": []}
     if heads is not None and costs is not None:
         state["names"] = list(heads.names)
-        arrays |= {f"heads.{n}": getattr(heads, n) for n in _HEADS}
+        arrays |= {f"heads.{n}": getattr(heads, n) for n in (*_HEADS, *_LEANING)}
         arrays |= {f"costs.{n}": getattr(costs, n) for n in _COSTS}
         for target in ("quality", "length"):
             bank: HeadBank = getattr(heads, target)
@@ -146,7 +137,7 @@ def _knowledge_from(
 ) -> Knowledge:
     """Return what `_knowledge_state` gave, tried on a probe."""
     try:
-        context = _context_from(state, arrays)
+        context = context_from(state, arrays)
         with np.errstate(all="ignore"):
             tried = context.contexts(probe)
             if not np.isfinite(tried).all():
@@ -166,69 +157,6 @@ def _knowledge_from(
             f"what was learned cannot be read ({type(error).__name__}: {error}): "
             "restore the folder from a copy, or fit again"
         ) from error
-
-
-def _context_from(
-    state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-) -> ContextModel:
-    centre = _finite(arrays, "context.centre", np.float32, None)
-    if "n_pieces" not in state:
-        return ContextModel(centre)
-    size, n_form = shipped_tokenizer().size, len(FORM_FEATURES)
-    if state["n_pieces"] != size:
-        raise StateFormatError(
-            f"it was learned with a tokenizer of {state['n_pieces']!r} pieces; the one "
-            f"here has {size}"
-        )
-    domains = None
-    if "domains" in state:
-        names = tuple(state["domains"])
-        rate = _finite(arrays, "domains.base_rate", np.float64, len(names))
-        domains = Domains(names, rate, float(state["sharpness"]))
-    n_outputs = len(domains.names) + 1 if domains else 1
-    idf = _finite(arrays, "scorer.idf", np.float32, None)
-    column_of = _finite(arrays, "scorer.column_of", np.int32, None)
-    if not ((column_of >= -1) & (column_of < len(idf))).all():
-        raise StateFormatError("scorer.column_of points to columns that are not there")
-    scale = float(state["difficulty_scale"])
-    if not scale > 0:
-        raise StateFormatError(f"difficulty_scale is {scale!r}")
-    n_rows = len(idf) + len(centre)
-    return ContextModel(
-        centre,
-        _finite(arrays, "context.axes", np.float32, len(centre), None),
-        NgramRidge(
-            size,
-            column_of,
-            idf,
-            _finite(arrays, "scorer.weights", np.float32, n_rows, n_outputs),
-            _finite(arrays, "scorer.offset", np.float32, n_outputs),
-        ),
-        domains,
-        _finite(arrays, "context.form_mean", np.float64, n_form),
-        _finite(arrays, "context.form_scale", np.float64, n_form),
-        scale,
-        seen := _finite(arrays, "context.seen", np.int64, None),
-        _finite(arrays, "context.seen_scores", np.float16, len(seen), n_outputs),
-    )
-
-
-def _finite(
-    arrays: Mapping[str, NDArray[Any]],
-    name: str,
-    dtype: type[np.generic],
-    *shape: int | None,
-) -> NDArray[Any]:
-    """Return an array of a kind and shape (`None`: any) without infinities."""
-    found = arrays[name]
-    fits = found.dtype == dtype and found.ndim == len(shape)
-    if not fits or any(
-        w not in (None, g) for g, w in zip(found.shape, shape, strict=True)
-    ):
-        raise StateFormatError(f"{name} does not fit: {found.dtype} {found.shape}")
-    if not np.isfinite(found).all():
-        raise StateFormatError(f"{name} is not finite")
-    return found
 
 
 def _bank_from(
@@ -257,6 +185,10 @@ def _with_heads(
     names = tuple(state["names"])
     n = len(names)
     numbers = [np.asarray(arrays[f"heads.{name}"]) for name in _HEADS]
+    numbers += [
+        np.asarray(arrays.get(f"heads.{m}", np.full(n, usual)))
+        for m, usual in _LEANING.items()
+    ]
     factors = [np.asarray(arrays[f"costs.{name}"]) for name in _COSTS]
     quality, length = (_bank_from(t, state, arrays, n) for t in ("quality", "length"))
     good = np.isfinite(np.stack([*numbers, *factors])).all(axis=0)
@@ -264,7 +196,7 @@ def _with_heads(
         said = bank.predict(contexts)
         if said.shape != (len(contexts), n) or good.shape != (n,):
             raise StateFormatError(f"there are not {n} heads")
-        good &= np.isfinite(said).all(axis=0) & _is_finite(bank)
+        good &= np.isfinite(said).all(axis=0) & _isfinite(bank)
     kept = np.flatnonzero(good).tolist()
     for i in np.flatnonzero(~good):
         _warn_dropped(names[i], "its heads are not finite")
@@ -279,7 +211,7 @@ def _with_heads(
     )
 
 
-def _is_finite(bank: HeadBank) -> NDArray[np.bool_]:
+def _isfinite(bank: HeadBank) -> NDArray[np.bool_]:
     """Return whether all that each candidate's head is made of is finite."""
     good = np.ones(bank.n_candidates, dtype=np.bool_)
     for columns, predictor in bank.parts:

@@ -1,6 +1,36 @@
-"""What is made before a router serves: the shipped encoder and demo router.
+"""What happens before a router serves: tags, encoders, and what is shipped.
 
-Each module is a command that rebuilds what it ships.
+`LLMTagger`, `ClusterTagger` and `tag_records` give records their tags; each is
+loaded when it is first used. The modules `build_encoder` and `build_demo` are
+commands that rebuild what the package ships.
 """
 
-__all__: list[str] = []
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixllm_integrations.training.taggers import (
+        ClusterTagger,
+        LLMTagger,
+        tag_records,
+    )
+
+_HOME = {
+    "ClusterTagger": "mixllm_integrations.training.taggers",
+    "LLMTagger": "mixllm_integrations.training.taggers",
+    "tag_records": "mixllm_integrations.training.taggers",
+}
+
+__all__ = ["ClusterTagger", "LLMTagger", "tag_records"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

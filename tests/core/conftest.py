@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
+from mixllm_integrations.core.prior import QualityPrior
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate, RoutingRecord
 
@@ -184,3 +185,16 @@ def rewrite():
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     return change
+
+
+@pytest.fixture
+def prior() -> QualityPrior:
+    """Return a prior by hand: longer texts are harder, many numbers too."""
+    return QualityPrior(
+        ("log_pieces", "numbers"),
+        np.array([2.0, 0.0]),
+        np.array([0.5, 1.0]),
+        np.array([-0.5, -0.25]),
+        0.5,
+        1.0,
+    )

@@ -4,14 +4,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixllm_integrations.core import context as module
-from mixllm_integrations.core.context import ContextModel, read
+from mixllm_integrations.core import features
+from mixllm_integrations.core.context import ContextModel
 from mixllm_integrations.core.encoder import StaticEncoder
 from mixllm_integrations.core.form import FORM_FEATURES
+from mixllm_integrations.core.reading import digests, read
+from mixllm_integrations.core.traits import query_traits
 from mixllm_integrations.core.wordpieces import shipped_tokenizer
 
 ENCODER = StaticEncoder.load()
 N_FORM = len(FORM_FEATURES)
-DIFFICULTY = -(N_FORM + 2)  # column: before the features of form and the constant
+UNTAGGED: list[tuple[str, ...]] = [()] * 300
 
 
 class ConstantEncoder:
@@ -23,11 +26,12 @@ class ConstantEncoder:
         return np.tile(np.float32([1.0, 0.0, 0.0]), (len(texts), 1))
 
 
-def fitted(queries, tags, ease, *, encoder=ENCODER, n_domains=20, seed=0):
+def fitted(queries, tags, traits, *, encoder=ENCODER, n_domains=20, seed=0):
+    traits = np.asarray(traits, dtype=np.float64)
     return ContextModel.fit(
         read(queries, encoder),
         tags,
-        np.asarray(ease, dtype=np.float64),
+        traits if traits.ndim == 2 else traits[:, None],
         encoder=encoder,
         n_domains=n_domains,
         seed=seed,
@@ -42,41 +46,23 @@ def sample(world):
 @pytest.fixture(scope="module")
 def known(sample):
     """A model and contexts out of fold, fitted on the small world."""
-    ease = sample.expected_quality.mean(axis=1)
-    return fitted(sample.queries, sample.tags, ease - ease.mean())
+    return fitted(sample.queries, sample.tags, query_traits(sample.expected_quality))
 
 
-# --- reading -------------------------------------------------------------------
+def difficulty(model, contexts):
+    return contexts[:, model.blocks["difficulty"]][:, 0]
 
 
-def test_a_reading_is_the_one_worked_out_by_hand():
-    reading = read(["Why?", "", "a\nb\n", " \t\n"], ENCODER)
-    assert [ids.size for ids in reading.ids] == [2, 0, 2, 0]
-    assert reading.characters.tolist() == [4, 0, 4, 3]
-    assert reading.lines.tolist() == [0, 0, 2, 1]
-    assert reading.tokens.tolist() == [2, 0, 2, 0]
-    assert reading.blank.tolist() == [False, True, False, True]
-    np.testing.assert_allclose(np.linalg.norm(reading.embeddings, axis=1), 1, rtol=1e-5)
-
-
-def test_the_short_cut_over_pieces_gives_what_the_encoder_gives():
-    texts = ["Why is the sky blue?", "", "x" * 20_000]
-    assert np.array_equal(read(texts, ENCODER).embeddings, ENCODER.encode(texts))
-
-
-def test_an_encoder_of_ones_own_is_asked_for_the_embeddings():
-    assert read(["a", "b"], ConstantEncoder()).embeddings.shape == (2, 3)
-
-
-def test_what_is_no_text_is_a_type_error():
-    with pytest.raises(TypeError, match="text 1 must be a str, not a int"):
-        read(["fine", 3], ENCODER)
-
-
-def test_no_texts_are_an_empty_reading(known):
-    reading = read([], ENCODER)
-    assert reading.blank.size == 0
-    assert known[0].contexts(reading).shape == (0, known[0].dimension)
+def purity(model, queries, truth):
+    """Return how often a query is of the group that its domain mostly holds."""
+    posterior = model.posterior(read(queries, ENCODER))
+    said = posterior.argmax(axis=1)
+    groups = np.array(truth)
+    right = 0
+    for domain in np.unique(said):
+        _, counts = np.unique(groups[said == domain], return_counts=True)
+        right += counts.max()
+    return right / len(groups)
 
 
 # --- before a fit --------------------------------------------------------------
@@ -90,6 +76,8 @@ def test_an_unfitted_model_gives_the_embedding_and_a_constant():
     assert np.array_equal(found[0, :-1], reading.embeddings[0])
     assert found[0, -1] == 1.0
     assert model.posterior(reading) is None
+    assert model.blocks == {"embedding": slice(0, 256), "constant": slice(256, 257)}
+    assert np.array_equal(model.training_contexts(reading), found)
 
 
 def test_very_few_queries_fit_nothing_but_the_embedding():
@@ -106,16 +94,52 @@ def test_a_context_is_made_of_its_blocks(known, sample):
     model, contexts = known
     n_axes = model.axes.shape[1]
     assert set(model.domains.names) == {"math", "law", "code", "food"}
-    assert model.dimension == contexts.shape[1] == n_axes + 4 + 1 + N_FORM + 1
-    found = model.contexts(read(sample.queries[:5], ENCODER))
+    widths = {name: block.stop - block.start for name, block in model.blocks.items()}
+    # Three candidates differ in two directions; the world's few kinds of
+    # characters follow one another in 7 ways, each a count and a share.
+    assert widths == {
+        "embedding": n_axes,
+        "posterior": 4,
+        "difficulty": 1,
+        "contrasts": 2,
+        "form": N_FORM,
+        "shape": 14,
+        "constant": 1,
+    }
     reading = read(sample.queries[:5], ENCODER)
-    np.testing.assert_allclose(
-        found[:, :n_axes], (reading.embeddings - model.centre) @ model.axes, atol=1e-6
-    )
-    posterior = found[:, n_axes : n_axes + 4]
-    np.testing.assert_allclose(posterior, model.posterior(reading), atol=1e-6)
+    found = {name: model.contexts(reading)[:, b] for name, b in model.blocks.items()}
+    expected = (reading.embeddings - model.centre) @ model.axes
+    np.testing.assert_allclose(found["embedding"], expected, atol=1e-6)
+    posterior = model.posterior(reading)
+    np.testing.assert_allclose(found["posterior"], posterior, atol=1e-6)
     np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
-    assert (found[:, -1] == 1.0).all()
+    assert np.array_equal(found["form"], model.form.apply(reading))
+    shape = model.shape.features(model.shape.apply(reading))
+    assert np.array_equal(found["shape"], shape)
+    assert (found["constant"] == 1.0).all()
+    assert contexts.shape == (300, model.dimension)
+
+
+@pytest.mark.parametrize("tags", ["some", "none"])
+@pytest.mark.parametrize("n_domains", [0, 1, 3])
+@pytest.mark.parametrize("n_traits", [1, 3])
+def test_blocks_tile_the_vector(sample, tags, n_domains, n_traits):
+    traits = np.random.default_rng(0).normal(size=(150, n_traits))
+    given = sample.tags[:150] if tags == "some" else UNTAGGED[:150]
+    model, contexts = fitted(sample.queries[:150], given, traits, n_domains=n_domains)
+    blocks = list(model.blocks.values())
+    assert [b.start for b in blocks] == [0, *(b.stop for b in blocks[:-1])]
+    assert blocks[-1].stop == model.dimension == contexts.shape[1]
+    assert model.blocks["contrasts"].stop - model.blocks["contrasts"].start == (
+        n_traits - 1
+    )
+
+
+def test_traits_have_one_scale_out_of_fold(known):
+    model, contexts = known
+    scores = model.blocks["difficulty"].start, model.blocks["contrasts"].stop
+    spread = contexts[:, slice(*scores)].std(axis=0)
+    np.testing.assert_allclose(spread, module._TRAIT_WEIGHT, rtol=1e-4)
 
 
 def test_the_axes_are_directions_of_length_one_at_right_angles(known):
@@ -142,9 +166,27 @@ def test_the_posterior_finds_the_domain_of_fresh_queries(known, world):
 
 def test_the_difficulty_follows_the_ease_of_fresh_queries(known, world):
     fresh = world.sample(200, seed=3)
-    found = known[0].contexts(read(fresh.queries, ENCODER))[:, DIFFICULTY]
+    found = difficulty(known[0], known[0].contexts(read(fresh.queries, ENCODER)))
     ease = fresh.expected_quality.mean(axis=1)
     assert np.corrcoef(found, ease)[0, 1] > 0.6
+
+
+def test_the_contrasts_follow_whom_a_fresh_query_suits(known, sample, world):
+    model, _ = known
+    fresh = world.sample(200, seed=3)
+    found = model.contexts(read(fresh.queries, ENCODER))[:, model.blocks["contrasts"]]
+    both = np.vstack([sample.expected_quality, fresh.expected_quality])
+    truth = query_traits(both)[300:, 1:]
+    for column in range(2):
+        assert abs(np.corrcoef(found[:, column], truth[:, column])[0, 1]) > 0.6
+
+
+def test_a_level_that_all_traits_share_changes_no_context(sample):
+    traits = np.random.default_rng(0).normal(size=(300, 2))
+    low, high = (
+        fitted(sample.queries, sample.tags, t)[1] for t in (traits, traits + 1)
+    )
+    np.testing.assert_allclose(low, high, atol=1e-3)
 
 
 def test_training_contexts_are_out_of_fold(sample):
@@ -156,14 +198,13 @@ def test_training_contexts_are_out_of_fold(sample):
     tags = [("abcd"[i],) for i in labels]
     model, contexts = fitted(sample.queries, tags, noise)
     inside = model.contexts(read(sample.queries, ENCODER))
-    n_axes = model.axes.shape[1]
     truth = np.array([model.domains.names.index(tag) for (tag,) in tags])
 
     def hits(found):
-        return (found[:, n_axes : n_axes + 4].argmax(axis=1) == truth).mean()
+        return (found[:, model.blocks["posterior"]].argmax(axis=1) == truth).mean()
 
     def follows(found):
-        return np.corrcoef(found[:, DIFFICULTY], noise)[0, 1]
+        return np.corrcoef(difficulty(model, found), noise)[0, 1]
 
     assert hits(inside) > 0.7
     assert hits(contexts) < 0.4  # chance: 0.25
@@ -174,10 +215,11 @@ def test_training_contexts_are_out_of_fold(sample):
 def test_only_the_scores_of_training_contexts_differ_from_serving(known, sample):
     model, contexts = known
     serving = model.contexts(read(sample.queries, ENCODER))
-    n_axes = model.axes.shape[1]
-    same = np.r_[0:n_axes, n_axes + 5 : model.dimension]
-    np.testing.assert_allclose(contexts[:, same], serving[:, same], atol=1e-6)
-    assert not np.allclose(contexts[:, DIFFICULTY], serving[:, DIFFICULTY], atol=1e-3)
+    apart = np.abs(contexts - serving)
+    for name in {*model.blocks} - {"posterior", "difficulty", "contrasts"}:
+        assert (apart[:, model.blocks[name]] < 1e-6).all()
+    for name in ("difficulty", "contrasts"):
+        assert apart[:, model.blocks[name]].max() > 1e-2
 
 
 @pytest.mark.parametrize("tags", [(), ("only",)])
@@ -186,7 +228,67 @@ def test_without_two_tags_there_is_no_posterior(sample, tags):
     model, contexts = fitted(queries, [tags] * 20, np.linspace(-1, 1, 20))
     assert model.domains is None
     assert model.posterior(read(queries, ENCODER)) is None
-    assert contexts.shape[1] == model.dimension == model.axes.shape[1] + N_FORM + 2
+    assert model.blocks["posterior"] == slice(*[model.axes.shape[1]] * 2)
+    assert contexts.shape[1] == model.dimension
+
+
+# --- domains without tags ------------------------------------------------------
+
+
+def test_untagged_groups_of_queries_are_found_in_fresh_ones(sample, world):
+    model, contexts = fitted(sample.queries, UNTAGGED, np.zeros(300))
+    fresh = world.sample(200, seed=2)
+    assert 2 <= len(model.domains.names) <= 6  # 50 queries a domain
+    assert purity(model, fresh.queries, [tag for (tag,) in fresh.tags]) > 0.9
+    np.testing.assert_allclose(contexts[:, model.blocks["posterior"]].sum(axis=1), 1.0)
+
+
+def test_one_tag_for_all_says_as_little_as_none(sample):
+    one, none = (
+        fitted(sample.queries[:120], tags, np.zeros(120))[0]
+        for tags in ([("only",)] * 120, UNTAGGED[:120])
+    )
+    assert one.domains.names == none.domains.names != ()
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_domains_can_be_turned_off(sample, tagged):
+    tags = sample.tags if tagged else UNTAGGED
+    model, contexts = fitted(sample.queries, tags, np.zeros(300), n_domains=0)
+    assert model.domains is None
+    assert model.posterior(read(["Why?"], ENCODER)) is None
+    assert np.isfinite(contexts).all()
+    assert model.seen_scores.shape == (300, 1)
+
+
+def test_copies_of_one_query_fit(world):
+    queries = ["Explain the sum of a triangle?"] * 200
+    traits = np.random.default_rng(0).normal(size=(200, 3))
+    model, contexts = fitted(queries, UNTAGGED[:200], traits)
+    assert model.domains is None
+    assert model.seen.size == 1
+    assert np.isfinite(contexts).all()
+    assert np.isfinite(model.contexts(read(["else 7?"], ENCODER))).all()
+
+
+@pytest.mark.parametrize("texts", [["", " "], ["a", "b"], ["\ud800", "ß"]])
+def test_queries_with_nothing_in_them_fit(texts):
+    traits = np.linspace(-1, 1, 120)
+    model, contexts = fitted(texts * 60, UNTAGGED[:120], traits)
+    assert np.isfinite(contexts).all()
+    assert np.isfinite(model.contexts(read(["Why (7)?"], ENCODER))).all()
+
+
+def test_an_encoder_that_sees_no_difference_leaves_shape_to_tell_groups_apart():
+    queries = [f"({i} + 1) * 2 = ?" if i % 2 else f"tell me of {i}" for i in range(120)]
+    model, _ = fitted(queries, UNTAGGED[:120], np.zeros(120), encoder=ConstantEncoder())
+    found = model.posterior(
+        read(["(9 + 9) * 9 = ?", "say it to us"], ConstantEncoder())
+    )
+    assert set(found.argmax(axis=1).tolist()) == {0, 1}
+
+
+# --- odd and few queries -------------------------------------------------------
 
 
 def test_queries_without_tags_train_the_rest(sample):
@@ -213,7 +315,7 @@ def test_equal_queries_for_the_encoder_and_equal_ease_still_fit(sample):
     )
     assert model.axes.shape[1] == 1
     assert np.isfinite(contexts).all()
-    assert np.abs(contexts[:, DIFFICULTY]).max() < 1e-6
+    assert np.abs(difficulty(model, contexts)).max() < 1e-6
 
 
 def test_a_fit_is_the_same_for_the_same_seed(sample):
@@ -242,29 +344,50 @@ def test_any_text_has_a_bounded_context_alone_as_among_others(known, texts):
 
 def test_the_form_of_an_odd_query_is_cut_at_five_deviations(known):
     found = known[0].contexts(read(["? " * 4_000], ENCODER))[0]
-    form = found[-(N_FORM + 1) : -1]
-    limit = module._FORM_WEIGHT * module._FORM_LIMIT
+    form, shape = (found[known[0].blocks[name]] for name in ("form", "shape"))
+    limit = features._FORM_WEIGHT * features._FORM_LIMIT
     assert np.abs(form).max() == pytest.approx(limit)
+    assert np.abs(shape).max() <= features._SHAPE_WEIGHT * features._SHAPE_LIMIT
 
 
 def test_the_scorer_speaks_of_the_shipped_pieces(known):
     assert known[0].scorer.n_pieces == shipped_tokenizer().size
 
 
-def test_a_newcomer_is_trained_on_the_same_contexts_as_the_others(world) -> None:
+# --- contexts of a newcomer's training queries ---------------------------------
+
+
+def test_no_texts_have_no_contexts(known):
+    model, reading = known[0], read([], ENCODER)
+    assert model.contexts(reading).shape == (0, model.dimension)
+    assert model.training_contexts(reading).shape == (0, model.dimension)
+    assert model.posterior(reading).shape == (0, 4)
+
+
+def test_what_was_seen_is_known_by_its_digest(known, sample):
+    model, _ = known
+    own = np.unique(digests(read(sample.queries, ENCODER)))
+    assert np.array_equal(model.seen, own)
+    assert model.seen_scores.shape == (own.size, 4 + 3)
+
+
+def test_a_newcomer_is_trained_on_the_same_contexts_as_the_others(world):
     queries = world.sample(200, seed=0).queries
-    reading = read(queries, StaticEncoder.load())
-    ease = np.random.default_rng(0).normal(size=len(queries))
-    model, honest = ContextModel.fit(
-        reading,
-        [("a",) if i % 2 else ("b",) for i in range(len(queries))],
-        ease,
-        encoder=StaticEncoder.load(),
-        n_domains=4,
-        seed=0,
-    )
+    reading = read(queries, ENCODER)
+    traits = np.random.default_rng(0).normal(size=(len(queries), 2))
+    tags = [("a",) if i % 2 else ("b",) for i in range(len(queries))]
+    model, honest = fitted(queries, tags, traits, n_domains=4)
     again = model.training_contexts(reading)
     np.testing.assert_allclose(again, honest, atol=2e-2)  # kept as float16
     assert np.abs(model.contexts(reading) - honest).max() > 0.1  # in-sample differ
-    fresh = read(["A question that was in no training set."], StaticEncoder.load())
+    fresh = read(["A question that was in no training set."], ENCODER)
     np.testing.assert_array_equal(model.training_contexts(fresh), model.contexts(fresh))
+
+
+def test_a_newcomer_with_known_and_fresh_queries_gets_each_its_own(known, sample):
+    model, honest = known
+    texts = ["A fresh one?", sample.queries[7], "And another", sample.queries[3]]
+    reading = read(texts, ENCODER)
+    found, serving = model.training_contexts(reading), model.contexts(reading)
+    np.testing.assert_allclose(found[[0, 2]], serving[[0, 2]], atol=1e-12)
+    np.testing.assert_allclose(found[[1, 3]], honest[[7, 3]], atol=2e-2)

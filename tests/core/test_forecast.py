@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixllm_integrations.core.context import ContextModel, read
+from mixllm_integrations.core.context import ContextModel
 from mixllm_integrations.core.encoder import StaticEncoder
-from mixllm_integrations.core.forecast import Forecaster, Knowledge, _ease
+from mixllm_integrations.core.forecast import Forecaster, Knowledge
 from mixllm_integrations.core.predictors.heads import (
     UNKNOWN_OUTPUT_TOKENS,
     CandidateHeads,
@@ -14,6 +14,7 @@ from mixllm_integrations.core.predictors.heads import (
 from mixllm_integrations.core.predictors.linear import RidgePredictor
 from mixllm_integrations.core.predictors.selection import HeadBank
 from mixllm_integrations.core.pricing import CostModel
+from mixllm_integrations.core.reading import read
 from mixllm_integrations.core.records import tabulate
 from mixllm_integrations.core.types import Candidate, Outcome
 
@@ -40,7 +41,10 @@ def hand_made():
         np.array([0.5, 0.25]),
         np.array([80.0, 40.0]),
         np.array([90, 90]),
-        np.zeros(2),
+        shift=np.zeros(2),
+        leans=np.zeros(2),
+        level=np.zeros(2),
+        trust=np.ones(2),
     )
     costs = CostModel(np.array([2.0, 1.0]), np.array([1.0, 3.0]), np.zeros(2))
     return Knowledge(BARE, heads, costs, version=1)
@@ -75,12 +79,10 @@ def test_known_prompt_lengths_are_taken_as_they_are():
     assert found.input_tokens.tolist() == [1000.0, 5.0]
 
 
-def test_a_head_of_few_labels_is_moved_towards_the_prior():
+def test_a_shift_moves_every_prediction_and_the_mean_alike():
     few = hand_made()
-    b = replace(B, prior_quality=0.65)
-    heads = replace(few.heads, n_labels=np.array([90, 15])).leaning([A, b])
-    # b: mean 0.25 of 15 labels, 5 more of 0.65: (15·0.25 + 5·0.65)/20 = 0.35
-    found = forecast(replace(few, heads=heads), [A, b], [WORDS, " "])
+    heads = replace(few.heads, shift=np.array([0.0, 0.1]))
+    found = forecast(replace(few, heads=heads), [A, B], [WORDS, " "])
     np.testing.assert_allclose(found.quality, [[0.6, 0.4], [0.5, 0.35]])
 
 
@@ -115,8 +117,12 @@ def test_a_blank_query_gets_the_means():
 
 def test_a_newcomer_starts_from_its_prior_beside_those_who_are_known():
     newcomer = Candidate("new", 1.0, 1.0, prior_quality=0.8)
+    found = forecast(hand_made(), [newcomer, A, B], [" "])
+    np.testing.assert_allclose(found.quality, [[0.8, 0.5, 0.25]])
     found = forecast(hand_made(), [newcomer, A, B])
-    np.testing.assert_allclose(found.quality, [[0.8, 0.6, 0.3]])
+    np.testing.assert_allclose(found.quality[:, 1:], [[0.6, 0.3]])
+    # a is 0.1 above its mean and b 0.05 above its own; a's mean is nearer.
+    assert 0.89 < found.quality[0, 0] < 0.9
     # Its answers are thought to be as long as the others' on average: (80 + 40)/2.
     np.testing.assert_allclose(found.output_tokens, [[60.0, 100.0, 50.0]])
     np.testing.assert_allclose(found.cost, [[65e-6, 1010e-6, 30e-6]])
@@ -125,8 +131,8 @@ def test_a_newcomer_starts_from_its_prior_beside_those_who_are_known():
 def test_a_newcomer_without_a_prior_is_like_those_of_its_price():
     found = forecast(hand_made(), [A, replace(A, name="twin"), B])
     expected = prior_quality(A, [(A, 0.5), (B, 0.25)])
-    assert found.quality[0, 1] == pytest.approx(expected)
-    assert 0.375 < found.quality[0, 1] < 0.5  # nearer to A's than to B's
+    assert 0.375 < expected < 0.5  # nearer to A's than to B's
+    assert expected + 0.05 < found.quality[0, 1] < expected + 0.1  # and it follows
 
 
 def test_before_any_fit_everything_is_a_prior():
@@ -136,6 +142,23 @@ def test_before_any_fit_everything_is_a_prior():
     assert found.quality.tolist() == [[prior_quality(A), prior_quality(B)]] * 2
     assert (found.output_tokens == UNKNOWN_OUTPUT_TOKENS).all()
     np.testing.assert_allclose(found.cost[1], [2565e-6, 10e-6])
+
+
+def test_before_any_fit_a_prior_tells_queries_apart(prior):
+    known = Knowledge(BARE, prior=prior)
+    candidates = [replace(A, prior_quality=0.4), replace(B, prior_quality=0.8)]
+    found = forecast(known, candidates, ["", "hello", WORDS * 9]).quality
+    assert found[0].tolist() == [0.4, 0.8]
+    assert (found[1] > found[0]).all()
+    assert (found[2] < found[0]).all()
+
+
+def test_a_newcomers_declared_quality_is_moved_as_the_others_turned_out():
+    told = [replace(A, prior_quality=0.3), replace(B, prior_quality=0.15)]
+    newcomer = Candidate("new", 1.0, 1.0, prior_quality=0.5)
+    found = forecast(hand_made(), [*told, newcomer], [" "]).quality
+    # Means 0.5 and 0.25: 0.2 and 0.1 above what was told; over one more than two.
+    assert found[0, 2] == pytest.approx(0.6)
 
 
 def test_no_queries_are_an_empty_forecast():
@@ -187,13 +210,6 @@ def sample(world):
 def known(sample):
     """What is known of the whole small world."""
     return learned(Knowledge(BARE), sample.records(), sample.candidates)[0]
-
-
-def test_ease_is_the_mean_above_the_candidates_means_shrunk_by_one_label():
-    # Means 1/2 and 1/2. Row 0: (1/2 + 1/2) / 3; row 1: -(1/2) / 2; row 2: none;
-    # row 3: -(1/2) / 2.
-    quality = np.array([[1.0, 1.0], [0.0, NAN], [NAN, NAN], [NAN, 0.0]])
-    np.testing.assert_allclose(_ease(quality), [1 / 3, -1 / 4, 0.0, -1 / 4])
 
 
 def test_the_mean_predicted_cost_is_that_of_fresh_bills(known, sample, world):

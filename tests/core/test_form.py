@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixllm_integrations.core import form as module
 from mixllm_integrations.core.form import FORM_FEATURES, form_features
 from mixllm_integrations.core.wordpieces import shipped_tokenizer
 
@@ -123,3 +124,41 @@ def test_every_text_has_a_finite_form_without_negative_entries(text):
 def test_a_text_has_the_same_form_alone_and_among_others():
     texts = ["Why?", "", "def f(x): return 2 * x", "ß\n7"]
     assert np.array_equal(rows(texts), np.vstack([rows([t]) for t in texts]))
+
+
+def by_one_look_at_each_piece(text):
+    """Count without a table: go through the pieces, ask of each what it is."""
+    words = {piece: word for word, piece in PIECES.vocabulary.items()}
+    found = dict.fromkeys(COUNTS, 0)
+    (ids,) = PIECES.ids([text])
+    for word in (words[int(i)] for i in ids):
+        for name, members in module._WORDS.items():
+            found[name] += word in members.split()
+        found["numbers"] += word.removeprefix("##").isdigit()
+        found["single_letters"] += len(word) == 1 and "a" <= word <= "z"
+        found["word_parts"] += word.startswith("##") and word != "##"
+        found["foreign"] += any(ord(c) > 127 for c in word)
+    return found, ids.size
+
+
+TOLD = st.text(
+    alphabet="abz019 \n.?!,;:()[]{}=^+*/<>%°√∑\"'`_ßéλ中²−notwhyif", max_size=80
+)
+
+
+@given(TOLD)
+def test_counts_by_groups_of_pieces_are_those_of_one_look_at_each(text):
+    counts, n_pieces = by_one_look_at_each_piece(text)
+    found = form(text)
+    for name in COUNTS:
+        assert found[name] == np.log1p(counts[name]), name
+    for name in ("numbers", "operators", "word_parts"):
+        assert found[f"share_{name}"] == counts[name] / max(n_pieces, 1)
+
+
+def test_the_vocabulary_falls_into_few_groups_that_cover_it():
+    group, members = module._classes(PIECES)
+    assert group.shape == (max(PIECES.vocabulary.values()) + 1,)
+    assert set(group.tolist()) == set(range(len(members)))
+    assert members.shape[1] == len(COUNTS)
+    assert len(members) < 64  # counting them is cheap

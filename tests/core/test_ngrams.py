@@ -78,13 +78,13 @@ def test_a_text_too_short_for_a_pair_has_none(pieces, n_columns):
 
 
 def test_a_score_weighs_the_logarithm_of_counts_on_unit_length():
-    column_of = np.full(10 + PAIRS, -1, dtype=np.int32)
-    column_of[[3, 4]] = [0, 1]
+    column_of = np.zeros(10 + PAIRS, dtype=np.int32)  # column 0: of what is unknown
+    column_of[[3, 4]] = [1, 2]
     model = NgramRidge(
         10,
         column_of,
-        np.ones(2, dtype=np.float32),
-        np.array([[1.0], [0.0], [10.0]], dtype=np.float32),
+        np.array([0.0, 1.0, 1.0], dtype=np.float32),
+        np.array([[99.0], [1.0], [0.0], [10.0]], dtype=np.float32),
         np.array([0.25], dtype=np.float32),
     )
     # Piece 3 twice: 1 + ln 2 = 1.693; piece 4 once: 1. Over their length:
@@ -105,7 +105,7 @@ def test_the_embedding_alone_gives_the_ridge_worked_out_by_hand():
     inside = model.scores(ids([1], [2]), embeddings([[1.0], [-1.0]]))
     np.testing.assert_allclose(inside, [[0.5], [-0.5]], rtol=1e-6)
     np.testing.assert_allclose(out_of_fold, [[1 / 3], [-1 / 3]], rtol=1e-6)
-    assert model.idf.size == 0
+    assert model.idf.tolist() == [0.0]
 
 
 def test_pieces_alone_give_the_ridge_worked_out_by_hand():
@@ -116,7 +116,7 @@ def test_pieces_alone_give_the_ridge_worked_out_by_hand():
     mean = 2 / 3
     np.testing.assert_allclose(found, [[8 / 9], [mean], [mean], [mean]], rtol=1e-6)
     # Natural logarithm of (1 + 3 texts) / (1 + 2 texts with it), plus 1.
-    np.testing.assert_allclose(model.idf, [np.log(4 / 3) + 1], rtol=1e-6)
+    np.testing.assert_allclose(model.idf, [0.0, np.log(4 / 3) + 1], rtol=1e-6)
 
 
 @given(

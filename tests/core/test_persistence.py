@@ -436,7 +436,7 @@ def test_nothing_is_ever_unpickled():
 
 
 def test_a_router_that_cannot_be_saved_goes_on_and_its_folder_too(target, monkeypatch):
-    router = Router([Candidate("a", 1, 1, prior_quality=0.5)])
+    router = Router([Candidate("a", 1, 1, prior_quality=0.5)], prior="none")
     router.save(target)
     router.record_feedback(router.route("q").id, 1.0)
     with monkeypatch.context() as patch:

@@ -87,7 +87,7 @@ def test_vectors_of_the_encoder_have_length_1(make):
 def test_a_first_decision_is_the_sum_worked_out_by_hand(make):
     a = Candidate("a", 2.0, 10.0, prior_quality=0.6)
     b = Candidate("b", 0.0, 0.0, prior_quality=0.1)
-    router = make(a, b, willingness_to_pay=0.02, exploration=0.1, l2=4.0)
+    router = make(a, b, willingness_to_pay=0.02, exploration=0.1, l2=4.0, prior="none")
     decision = router.route(QUERY, input_tokens=1_000)
     # 256 tokens are assumed: (1000·2 + 256·10) / 10⁶ = 0.00456 USD; a context
     # before any fit is [embedding ‖ 1], so its squared length is 2 and the width
@@ -106,7 +106,8 @@ def test_a_first_decision_is_the_sum_worked_out_by_hand(make):
 
 
 def test_a_declared_prior_is_what_is_expected(make):
-    router = make(replace(SMALL, prior_quality=0.9), replace(LARGE, prior_quality=0.3))
+    declared = replace(SMALL, prior_quality=0.9), replace(LARGE, prior_quality=0.3)
+    router = make(*declared, prior="none")
     for query in (QUERY, "", "2 + 2"):
         decision = router.route(query)
         assert decision.scores["small"].quality == 0.9

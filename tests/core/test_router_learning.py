@@ -42,6 +42,7 @@ def quality_of(router, name, query=QUERY):
 
 def pair(clock, **changes):
     plain = {"exploration": 0.0, "waiting_weight": 0.0, "clock": clock}
+    plain["prior"] = "none"  # so that sums can be worked out by hand
     return Router(
         [
             Candidate("a", 1.0, 1.0, prior_quality=0.5),
@@ -125,7 +126,7 @@ def test_a_blank_query_gets_the_means_of_the_labels(few, fitted):
     router = fitted()
     found = router.predict(["", " \n\t "])
     for row in range(2):
-        assert found.quality[row] == pytest.approx(few.quality.mean(axis=0))
+        assert found.quality[row] == pytest.approx(few.quality.mean(axis=0), abs=0.03)
         assert found.output_tokens[row] == pytest.approx(few.output_tokens.mean(axis=0))
 
 
@@ -164,21 +165,25 @@ def test_a_candidate_with_one_label_among_thousands_can_be_fitted(clock):
             predictor="ridge",
             clock=clock,
         ).fit([*records, rare[place]])
-        # One label of 0.9 beside 5 of the prior: nearer to it than to the label.
-        assert 0.5 < quality_of(router, "rare") < 0.75
+        # One label of 0.9 beside a prior of 0.53 that is worth several.
+        assert 0.5 < quality_of(router, "rare") < 0.77
 
 
 def test_a_candidate_without_a_record_is_routed_by_its_prior(few, fitted):
     router = fitted("calculator", "lawyer")
-    alone = quality_of(router, "all-round")
+    alone = quality_of(router, "all-round", "")
     means = few.quality.mean(axis=0)
     assert min(means[:2]) - 0.2 < alone < 0.9
     declared = Router(
         [*few.candidates[:2], replace(few.candidates[2], prior_quality=0.77)],
         predictor="ridge",
     ).fit(few.records("calculator", "lawyer"))
-    assert quality_of(declared, "all-round") == 0.77
     assert quality_of(declared, "all-round", "") == 0.77
+    found = declared.predict(few.queries).quality
+    assert found[:, 2].mean() == pytest.approx(0.77, abs=0.05)
+    # Query by query it follows those who are known.
+    ease = found[:, :2].mean(axis=1)
+    assert np.corrcoef(found[:, 2], ease)[0, 1] > 0.7
 
 
 def test_a_recorded_cost_counts_more_than_tokens_times_price(few, clock):
@@ -320,7 +325,7 @@ def test_a_newcomer_is_fitted_alone_and_leaves_the_others_alone(few, clock, kind
     after = router.predict([*QUERIES, *few.queries])
     assert same(before, unseen, ["calculator", "lawyer"])
     assert same(before, after, ["calculator", "lawyer"])
-    assert unseen.quality[:, 2].std() == 0.0
+    assert unseen.quality[:, 2].std() > 0.02  # it follows the others
     assert after.quality[:, 2].std() > 0.02
     assert (after.uncertainty[:, 2] < unseen.uncertainty[:, 2]).all()
 
@@ -431,7 +436,7 @@ def test_the_residual_is_that_of_the_offline_head_not_of_the_sum(clock):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0, 1))
 def test_feedback_moves_a_prediction_towards_it(rewards, prior):
-    router = Router([Candidate("a", 1, 1, prior_quality=prior)])
+    router = Router([Candidate("a", 1, 1, prior_quality=prior)], prior="none")
     for reward in rewards:
         before = quality_of(router, "a")
         decision = router.route(QUERY)
@@ -810,9 +815,9 @@ def test_a_newcomer_and_a_price_leave_a_head_of_few_labels_alone(clock) -> None:
 
     candidates = [Candidate("known", 1.0, 1.0), Candidate("rare", 1.0, 1.0)]
     router = Router(candidates, predictor="ridge", clock=clock)
-    router.fit([*records("known", 60, 0.5), *records("rare", 5, 0.9)])
+    router.fit([*records("known", 60, 0.5), *records("rare", 10, 0.9)])
     before = quality_of(router, "rare")
-    assert 0.6 < before < 0.85
+    assert 0.6 < before < 0.9
     router.add_candidate(Candidate("new", 1.0, 1.0))
     router.fit(records("new", 60, 0.1))
     assert quality_of(router, "rare") == before

@@ -22,7 +22,7 @@ from mixllm_integrations.core.types import FloatArray
 
 __all__ = ["ForestPredictor"]
 
-_TREES, _DEPTH, _LEAF, _FEATURES = 64, 14, 12, 0.35
+_TREES, _DEPTH, _LEAF, _FEATURES = 64, 14, 12, 0.5
 _SHRINKAGE = 2.0  # labels' worth of the candidate's mean in every leaf
 _WORTH_THREADS = 2_500  # queries
 _CHUNK = 1_024  # queries walked at once

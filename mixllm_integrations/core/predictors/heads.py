@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from mixllm_integrations.core.predictors.base import column_means
 from mixllm_integrations.core.predictors.selection import LENGTH, HeadBank, fit_heads
+from mixllm_integrations.core.prior import QualityPrior
+from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.types import Candidate, FloatArray
 
 __all__ = ["UNKNOWN_OUTPUT_TOKENS", "CandidateHeads", "prior_quality"]
@@ -23,8 +25,16 @@ _SMEARING_LIMITS = (0.2, 5.0)
 # quality against log10 of the blended list price (3 input : 1 output).
 _PRIOR_AT_ONE_DOLLAR, _PRIOR_PER_DECADE = 0.53, 0.16
 _PRIOR_LIMITS = (0.2, 0.9)
-_FEW_LABELS, _PRIOR_LABELS = 20, 5.0
 _CLASS_WIDTH = 0.3  # decades of price within which candidates are alike
+# How far means lie from their priors, one level for all taken off: declared
+# ones (our guess), and those by price (two public data sets); the level itself.
+_DECLARED_SPREAD, _PRICED_SPREAD, _LEVEL_SPREAD = 0.05, 0.15, 0.15
+_SPREAD_MASS = 5.0  # candidates that the guess of a spread counts as
+_LEAST_SCATTER = 0.02
+_HALF_TRUST = 100.0  # labels with which half of what a head says is usually noise
+# How sure the usual trust in heads, and in the prior, is: in variances of a label.
+_TRUST_MASS, _PRIOR_MASS = 64.0, 16.0
+_ENOUGH = 2_000  # labels from which on a head learns quality, not residuals
 
 
 def _blended(candidate: Candidate) -> float:
@@ -90,7 +100,14 @@ class CandidateHeads:
     n_labels
         How many queries each candidate was labelled on.
     shift
-        What is added to the quality of heads of very few labels.
+        What is added to the quality of each head, most where labels are few.
+    leans
+        How much of a prior that depends on the query is added to each head, in
+        [0, 1]; such a head was fitted to what the prior left.
+    level
+        Mean ease of the queries that each candidate was labelled on.
+    trust
+        What a head's departures from the mean are multiplied by, in [0, 1].
     """
 
     names: tuple[str, ...]
@@ -101,6 +118,9 @@ class CandidateHeads:
     mean_output_tokens: FloatArray
     n_labels: NDArray[np.int64]
     shift: FloatArray
+    leans: FloatArray
+    level: FloatArray
+    trust: FloatArray
 
     @classmethod
     def fit(
@@ -112,6 +132,8 @@ class CandidateHeads:
         *,
         predictor: str,
         seed: int,
+        prior: QualityPrior | None = None,
+        reading: Reading | None = None,
     ) -> "CandidateHeads":
         """Fit both heads of every candidate.
 
@@ -128,12 +150,29 @@ class CandidateHeads:
             ``"auto"`` or a kind, for both heads.
         seed
             Decides everything that is drawn.
+        prior, reading
+            A prior, and the queries as it wants them. Where a candidate has few
+            labels its head only learns what they are beyond the prior.
 
         Notes
         -----
-        Source: MixLLM Eq. 4 and 5. Logarithm and smearing are our choice.
+        Source: MixLLM Eq. 4 and 5. Logarithm and smearing are our choice, and
+        so are residuals from a prior.
         """
-        bank, _, _ = fit_heads(contexts, quality, predictor=predictor, seed=seed)
+        means, counts = column_means(quality), np.isfinite(quality).sum(axis=0)
+        few = counts < _ENOUGH
+        leans, level, beyond = np.zeros(len(names)), np.zeros(len(names)), quality
+        if prior is not None and reading is not None and few.any():
+            ease = np.where(np.isfinite(quality), prior.ease(reading)[:, None], np.nan)
+            level = column_means(ease)
+            departures = prior.departures(reading, means, level=level)
+            slope = _slope(departures, quality - means, 1.0, _PRIOR_MASS)
+            leans = np.where(few, slope, 0.0)
+            beyond = quality - leans * departures
+        bank, found, tried = fit_heads(contexts, beyond, predictor=predictor, seed=seed)
+        usual = counts / (counts + _HALF_TRUST)
+        trust = _slope(found - means, beyond[tried] - means, usual, _TRUST_MASS)
+        trust = np.where(few, trust, 1.0)
         lengths = _without_gaps(output_tokens)
         logs, honest, rows = fit_heads(
             contexts,
@@ -147,38 +186,82 @@ class CandidateHeads:
             bank,
             logs,
             _smearing(lengths[rows], _raised(honest)),
-            column_means(quality),
+            means,
             column_means(lengths),
-            np.isfinite(quality).sum(axis=0),
+            counts,
             np.zeros(len(names)),
+            leans,
+            level,
+            trust,
         )
 
-    def leaning(self, candidates: Sequence[Candidate]) -> "CandidateHeads":
-        """Return these heads, those of few labels moved towards their priors.
+    def leaning(
+        self,
+        candidates: Sequence[Candidate],
+        quality: FloatArray | None = None,
+        *,
+        known: Sequence[tuple[Candidate, float]] = (),
+    ) -> "CandidateHeads":
+        """Return these heads, their levels moved towards the candidates' priors.
 
         Parameters
         ----------
         candidates
             Whose heads they are, in the same order.
+        quality
+            The labels, shape ``(n, n_candidates)``, NaN where unlabelled: they
+            say how much a mean scatters. Without them the most is assumed.
+        known
+            Other candidates with their mean quality, for the priors.
 
         Notes
         -----
-        Our choice: with fewer than 20 labels the prior counts as 5 more.
+        Our choice: empirical Bayes. A mean of few labels is drawn to the prior
+        as far as labels scatter more than the means differ from the priors; the
+        level common to all candidates is taken from the labels. With thousands
+        of labels nothing is left of it.
         """
         means, counts = self.mean_quality, self.n_labels
-        few = counts < _FEW_LABELS
-        trusted = [
-            (candidate, float(mean))
-            for candidate, mean, is_few in zip(candidates, means, few, strict=True)
-            if not is_few
-        ]
-        priors = np.array([prior_quality(c, trusted) for c in candidates])
-        weight = np.where(few, _PRIOR_LABELS, 0.0)
-        shift = weight * (priors - means) / np.maximum(counts + weight, 1.0)
-        return replace(self, shift=shift)
+        scatter = _scatter(means, quality)
+        declared = np.array([c.prior_quality is not None for c in candidates])
+        priors = np.array([prior_quality(c, known) for c in candidates])
+        above = means - priors
+        level = float(np.average(above, weights=counts)) if counts.any() else 0.0
+        most = float(counts.max(initial=0))
+        level *= most / (most + scatter / _LEVEL_SPREAD**2)
+        above = above - level
+        spread = np.empty(len(means))
+        for which, guess in ((declared, _DECLARED_SPREAD), (~declared, _PRICED_SPREAD)):
+            if which.any():
+                chance = scatter / np.maximum(counts[which], 1)
+                seen = max(float((above[which] ** 2 - chance).sum()), 0.0)
+                mass = _SPREAD_MASS + which.sum()
+                spread[which] = (_SPREAD_MASS * guess**2 + seen) / mass
+        kept = counts / (counts + scatter / spread)
+        return replace(self, shift=(kept - 1.0) * above)
+
+    @property
+    def _is_damped(self) -> bool:
+        return bool((self.trust != 1.0).any())
+
+    def departures(self, prior: QualityPrior, reading: Reading) -> FloatArray:
+        """Return what the prior adds to the heads, shape ``(n, n_candidates)``.
+
+        Parameters
+        ----------
+        prior
+            The one they were fitted beside.
+        reading
+            Of the queries.
+        """
+        means = self.mean_quality
+        return self.leans * prior.departures(reading, means, level=self.level)
 
     def predict(
-        self, contexts: FloatArray, blank: NDArray[np.bool_]
+        self,
+        contexts: FloatArray,
+        blank: NDArray[np.bool_],
+        departures: FloatArray | None = None,
     ) -> tuple[FloatArray, FloatArray]:
         """Return quality and output tokens, each shape ``(n, n_candidates)``.
 
@@ -188,8 +271,14 @@ class CandidateHeads:
             Shape ``(n, n_features)``.
         blank
             Queries without text: they get the candidates' means.
+        departures
+            From `departures`, where any head leans on a prior.
         """
         quality = self.quality.predict(contexts)
+        if self._is_damped:
+            quality = self.mean_quality + self.trust * (quality - self.mean_quality)
+        if departures is not None:
+            quality = quality + departures
         tokens = _raised(self.length.predict(contexts)) * self.smearing
         if blank.any():
             quality[blank], tokens[blank] = self.mean_quality, self.mean_output_tokens
@@ -213,6 +302,9 @@ class CandidateHeads:
             self.mean_output_tokens[kept],
             self.n_labels[kept],
             self.shift[kept],
+            self.leans[kept],
+            self.level[kept],
+            self.trust[kept],
         )
 
     def joined(self, other: "CandidateHeads") -> "CandidateHeads":
@@ -235,7 +327,46 @@ class CandidateHeads:
             ),
             n_labels=np.concatenate([self.n_labels, other.n_labels]),
             shift=np.concatenate([self.shift, other.shift]),
+            leans=np.concatenate([self.leans, other.leans]),
+            level=np.concatenate([self.level, other.level]),
+            trust=np.concatenate([self.trust, other.trust]),
         )
+
+
+def _scatter(means: FloatArray, quality: FloatArray | None) -> float:
+    """Return the variance of a label about its candidate's mean.
+
+    What a query does to all candidates alike moves their common level alone and
+    is taken off where they were labelled on the same queries.
+    """
+    if quality is None:
+        return max(float((means * (1.0 - means)).mean()), _LEAST_SCATTER)
+    labelled = np.isfinite(quality)
+    count = labelled.sum(axis=1, keepdims=True)
+    left = np.where(labelled, quality - means, 0.0)
+    if count.mean() > 1.5:
+        left = left - labelled * left.sum(axis=1, keepdims=True) / np.maximum(count, 1)
+        freedom = float(np.maximum(count - 1, 0).sum()) - (len(means) - 1)
+    else:
+        freedom = float(count.sum()) - len(means)
+    return max(float((left**2).sum()) / max(freedom, 1.0), _LEAST_SCATTER)
+
+
+def _slope(
+    said: FloatArray, truth: FloatArray, usual: FloatArray | float, mass: float
+) -> FloatArray:
+    """Return by how much to multiply what was said, in [0, 1], per candidate.
+
+    The slope of least squares, drawn to a usual one: as a normal prior of
+    variance 1 / mass does.
+    """
+    labelled = np.isfinite(truth)
+    left = np.where(labelled, truth, 0.0)
+    given = np.where(labelled, said, 0.0)
+    pull = mass * (left**2).sum(axis=0) / np.maximum(labelled.sum(axis=0), 1)
+    top = (given * left).sum(axis=0) + pull * usual
+    slope = top / np.maximum((given**2).sum(axis=0) + pull, 1e-12)
+    return np.asarray(np.clip(slope, 0.0, 1.0))
 
 
 def _raised(logs: FloatArray) -> FloatArray:

@@ -1,0 +1,103 @@
+"""Between stages 1 and 3: one look at a text, from which all else is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixllm_integrations.core.encoder import Encoder, StaticEncoder
+from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.core.shape import shape_counts
+from mixllm_integrations.core.wordpieces import checked_texts, shipped_tokenizer
+
+__all__ = ["Reading", "digests", "read"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What one look at some texts gives; the texts themselves are not kept.
+
+    Parameters
+    ----------
+    ids
+        Word pieces of each text.
+    embeddings
+        Shape ``(n, dimension)``.
+    characters, lines, tokens
+        Length of each text, its line breaks, and its estimated prompt tokens,
+        shape ``(n,)``.
+    blank
+        Whether there is nothing to read, shape ``(n,)``.
+    shape
+        How often each class of characters follows each, shape ``(n, 144)``.
+    """
+
+    ids: list[NDArray[np.int32]]
+    embeddings: NDArray[np.float32]
+    characters: NDArray[np.int64]
+    lines: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    blank: NDArray[np.bool_]
+    shape: NDArray[np.float32]
+
+
+def read(texts: Sequence[str], encoder: Encoder) -> Reading:
+    """Read texts once: pieces, embedding and lengths.
+
+    Parameters
+    ----------
+    texts
+        The queries.
+    encoder
+        Gives the embeddings.
+
+    Raises
+    ------
+    TypeError
+        If a text is not a ``str``.
+    ConfigurationError
+        If the encoder returns something else than it promises.
+
+    Examples
+    --------
+    >>> reading = read(["What is 2 + 2?", "  "], StaticEncoder.load())
+    >>> reading.blank.tolist()
+    [False, True]
+    """
+    if not isinstance(texts, Sequence):
+        texts = list(texts)
+    pieces = shipped_tokenizer()
+    ids = pieces.ids(checked_texts(texts))
+    if isinstance(encoder, StaticEncoder) and encoder.tokenizer is pieces:
+        embeddings = encoder.encode_ids(ids)
+    else:
+        embeddings = np.asarray(encoder.encode(texts), dtype=np.float32)
+        shape = (len(texts), encoder.dimension)
+        if embeddings.shape != shape or not np.isfinite(embeddings).all():
+            raise ConfigurationError(
+                f"encoder {encoder.id!r} must return finite embeddings of shape "
+                f"{shape}; it returned shape {embeddings.shape}"
+            )
+    return Reading(
+        ids,
+        embeddings,
+        np.array([len(text) for text in texts], dtype=np.int64),
+        np.array([text.count("\n") for text in texts], dtype=np.int64),
+        pieces.count(texts, ids=ids),
+        np.array([not text or text.isspace() for text in texts], dtype=np.bool_),
+        shape_counts(texts),
+    )
+
+
+def digests(reading: Reading) -> NDArray[np.int64]:
+    """Return what tells texts apart by their pieces, shape ``(n,)``.
+
+    Parameters
+    ----------
+    reading
+        Of the texts.
+    """
+    joined = b"".join(blake2b(i.tobytes(), digest_size=8).digest() for i in reading.ids)
+    return np.frombuffer(joined, dtype="<i8").astype(np.int64)
