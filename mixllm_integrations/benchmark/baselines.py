@@ -20,6 +20,7 @@ from mixllm_integrations.core.types import FloatArray
 
 __all__ = [
     "Baseline",
+    "CurveBaseline",
     "DomainLookup",
     "Embedded",
     "Oracle",
@@ -62,6 +63,18 @@ class Baseline(Protocol):
 
     def predict(self, test: Embedded) -> tuple[FloatArray, FloatArray]:
         """Return quality and cost (USD), each ``(n_queries, n_candidates)``."""
+        ...
+
+
+@runtime_checkable
+class CurveBaseline(Baseline, Protocol):
+    """A baseline that chooses by a rule of its own.
+
+    Its curve sweeps that rule's own knob in place of the willingness to pay.
+    """
+
+    def curve(self, test: Embedded, reference: ReferencePoint) -> Curve:
+        """Return real quality over real cost, one point per value of the knob."""
         ...
 
 

@@ -101,6 +101,7 @@ def offline(
 ) -> None:
     """Fit on 80 %, sweep the willingness to pay on 20 %, beside all baselines."""
     from mixllm_integrations.benchmark.offline import run_offline
+    from mixllm_integrations.benchmark.peers import missing_peers
     from mixllm_integrations.benchmark.render import plot_result, print_result
 
     table = _table(
@@ -126,6 +127,12 @@ def offline(
             on_run=show,
         )
     print_result(result, Console())
+    if missing := missing_peers():
+        typer.echo(
+            f"left out, not installed: {', '.join(missing)} "
+            '(pip install "mixllm-integrations[peers]")',
+            err=True,
+        )
     if json_file is not None:
         _write_json(json_file, result.to_json())
     if plot is not None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mixllm_integrations.benchmark.baselines import (
     Baseline,
+    CurveBaseline,
     Embedded,
     SingleCandidate,
     default_baselines,
@@ -37,6 +38,7 @@ from mixllm_integrations.benchmark.metrics import (
     reliability,
     sweep,
 )
+from mixllm_integrations.benchmark.peers import installed_peers, peer_baselines
 from mixllm_integrations.benchmark.results import (
     MethodRun,
     OfflineResult,
@@ -154,6 +156,7 @@ def score_predictions(
     seed: int = 0,
     fit_seconds: float = 0.0,
     predict_seconds: float = 0.0,
+    curve: Curve | None = None,
 ) -> MethodRun:
     """Judge the predictions of one method on one test split.
 
@@ -167,14 +170,18 @@ def score_predictions(
         What the figures are relative to.
     method, role, seed, fit_seconds, predict_seconds
         Noted in the run.
+    curve
+        Of a method with a selection rule of its own; by default the willingness
+        to pay is swept over the predictions.
     """
-    curve = sweep(
-        quality,
-        cost,
-        true_quality=test.quality,
-        true_cost=test.cost,
-        reference=reference,
-    )
+    if curve is None:
+        curve = sweep(
+            quality,
+            cost,
+            true_quality=test.quality,
+            true_cost=test.cost,
+            reference=reference,
+        )
     run = _curve_run(curve, reference, method, role, seed)
     if role == "single" or not cost.any():
         return run
@@ -246,7 +253,8 @@ def _baseline_runs(split: _Split, n_jobs: int) -> Iterator[MethodRun]:
     test, reference, seed = split.test.table, split.reference, split.seed
     curve = hull_curve(split.train.table, test, reference)
     yield _curve_run(curve, reference, "convex mix of singles", "baseline", seed)
-    for baseline in default_baselines(seed=seed, n_jobs=n_jobs):
+    plain = default_baselines(seed=seed, n_jobs=n_jobs)
+    for baseline in (*peer_baselines(seed=seed), *plain):
         yield _baseline_run(split, baseline, _role(baseline))
     for name in test.names:
         yield _baseline_run(split, SingleCandidate(name), "single")
@@ -257,6 +265,10 @@ def _baseline_run(split: _Split, baseline: Baseline, role: Role) -> MethodRun:
     baseline.fit(split.train)
     fitted = time.perf_counter()
     quality, cost = baseline.predict(split.test)
+    done = time.perf_counter()
+    curve = None
+    if isinstance(baseline, CurveBaseline):
+        curve = baseline.curve(split.test, split.reference)
     return score_predictions(
         quality,
         cost,
@@ -266,7 +278,8 @@ def _baseline_run(split: _Split, baseline: Baseline, role: Role) -> MethodRun:
         role=role,
         seed=split.seed,
         fit_seconds=fitted - began,
-        predict_seconds=time.perf_counter() - fitted,
+        predict_seconds=done - fitted,
+        curve=curve,
     )
 
 
@@ -294,7 +307,7 @@ def _curve_run(
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *installed_peers()):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -40,6 +40,7 @@ class NamedArms:
         self._unseen = RidgeArm.start(Spectrum.of(None, self.dimension), l2=self.l2)
         self._arms: dict[str, RidgeArm] = {}
         self._kept: dict[str, RidgeArm] = {}
+        self._order: Sequence[str] | None = None  # what is derived is of these names
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -246,6 +247,7 @@ class NamedArms:
     def _put(self, arms: dict[str, RidgeArm]) -> None:
         """Swap arms in; called on every change, so that what is derived follows."""
         self._arms.update(arms)
+        self._order = None
 
     def _arm(self, name: str) -> RidgeArm:
         try:

@@ -7,16 +7,22 @@ takes a lock: the router holds one.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixllm_integrations.core.arms import NamedArms
-from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
+from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.ridge import RidgeArm, Spectrum
 from mixllm_integrations.core.types import FloatArray, number_between
 
 __all__ = ["DesignMatrices", "ResidualHeads"]
+
+
+# Scale, columns of all arms that have it, and what those with a tail know beside.
+_Group: TypeAlias = tuple[FloatArray, list[int], list[tuple[int, FloatArray]]]
+_Groups: TypeAlias = list[tuple[Spectrum, list[_Group]]]
 
 
 class DesignMatrices(NamedArms):
@@ -62,6 +68,7 @@ class DesignMatrices(NamedArms):
         self, dimension: int, *, l2: float = 1.0, forgetting: float = 1.0
     ) -> None:
         super().__init__(dimension, l2=l2, forgetting=forgetting)
+        self._groups: _Groups = []
 
     def spectrum(self, name: str) -> Spectrum:
         """Return what `ResidualHeads.start` can share with this arm.
@@ -180,18 +187,33 @@ class DesignMatrices(NamedArms):
             If there is no such arm.
         """
         rows = np.asarray(contexts, dtype=np.float64)
-        turned: dict[int, FloatArray] = {}
-        done: dict[int, FloatArray] = {}
         leverages = np.empty((len(names), len(rows)))
-        for index, name in enumerate(names):
+        for spectrum, groups in self._grouped(names):
+            turned = spectrum.turn(rows)
+            for scale, columns, tails in groups:
+                scaled = turned * scale
+                total = np.einsum("nd,nd->n", scaled, scaled)
+                leverages[columns] = total
+                for column, known in tails:
+                    seen = scaled @ known.T
+                    leverages[column] = total - np.einsum("nm,nm->n", seen, seen)
+        return np.sqrt(np.maximum(leverages, 0.0, out=leverages), out=leverages).T
+
+    def _grouped(self, names: Sequence[str]) -> "_Groups":
+        """Return who shares what: an axis turn by spectrum, a scale by share."""
+        if names is self._order:
+            return self._groups
+        spectra: dict[int, tuple[Spectrum, dict[float, _Group]]] = {}
+        for column, name in enumerate(names):
             arm = self._arm(name)
-            if id(arm) not in done:
-                axes = id(arm.spectrum)
-                if axes not in turned:
-                    turned[axes] = arm.spectrum.turn(rows)
-                done[id(arm)] = arm.leverage(turned[axes])
-            leverages[index] = done[id(arm)]
-        return np.sqrt(leverages).T
+            _, shares = spectra.setdefault(id(arm.spectrum), (arm.spectrum, {}))
+            group = shares.setdefault(arm.share, (arm.scale, [], []))
+            group[1].append(column)
+            if len(arm.known):
+                group[2].append((column, arm.known))
+        self._groups = [(s, list(shares.values())) for s, shares in spectra.values()]
+        self._order = names if isinstance(names, tuple) else None
+        return self._groups
 
 
 class ResidualHeads(NamedArms):
@@ -249,6 +271,7 @@ class ResidualHeads(NamedArms):
         super().__init__(dimension, l2=l2, forgetting=forgetting)
         self.offline_share = number_between(offline_share, "offline_share", high=1.0)
         self._solutions: dict[str, FloatArray | None] = {}  # None: all 0
+        self._columns: list[tuple[int, FloatArray]] = []
 
     def start(self, name: str, gram: FloatArray | Spectrum | None) -> None:
         """Forget what a head has learned: its offline head is new.
@@ -302,14 +325,20 @@ class ResidualHeads(NamedArms):
         """
         rows = np.asarray(contexts, dtype=np.float64)
         found = np.zeros((len(rows), len(names)))
-        for index, name in enumerate(names):
-            if name not in self._arms:
-                raise UnknownCandidateError(name, self._arms)
-            # One by one: the bits of a matrix product depend on its other columns.
-            solution = self._solutions[name]
-            if solution is not None:
-                found[:, index] = rows @ solution
+        # One by one: the bits of a matrix product depend on its other columns.
+        for index, solution in self._taught(names):
+            found[:, index] = rows @ solution
         return found
+
+    def _taught(self, names: Sequence[str]) -> list[tuple[int, FloatArray]]:
+        """Return the places of those that have learned something, and what."""
+        if names is not self._order:
+            for name in names:
+                self._arm(name)
+            known = [(i, self._solutions[name]) for i, name in enumerate(names)]
+            self._columns = [(i, s) for i, s in known if s is not None]
+            self._order = names if isinstance(names, tuple) else None
+        return self._columns
 
     def update(
         self,

@@ -23,7 +23,7 @@ from mixllm_integrations.core.wordpieces import shipped_tokenizer
 
 __all__ = ["ContextModel"]
 
-_PROJECTED = 64  # of the embedding; measured: 32 to 256 route alike
+_PROJECTED = 32  # of the embedding; measured: 32 to 256 route alike
 _POSTERIOR_WEIGHT = 1.0
 _TRAIT_WEIGHT = 0.3
 _DOMAIN_L2, _TRAIT_L2 = 0.5, 8.0

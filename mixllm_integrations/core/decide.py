@@ -4,8 +4,9 @@ Beside `router`, which makes a new `Decider` whenever the candidates or the
 knowledge change; the old one is retired and decides nothing any more.
 """
 
+import math
+import os
 import threading
-import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -34,6 +35,9 @@ from mixllm_integrations.core.types import (
 from mixllm_integrations.core.waiting import WaitingModel
 
 __all__ = ["Decider", "Predictions", "RetiredError", "token_array"]
+
+
+_N_FIELDS = len(Prediction.__slots__)
 
 
 class RetiredError(Exception):
@@ -111,6 +115,10 @@ class Decider:
         self._ledger, self._lock = ledger, lock
         self._candidates = forecaster.candidates
         self._names = tuple(c.name for c in forecaster.candidates)
+        windows = (c.context_window for c in forecaster.candidates)
+        self._narrowest = min((w for w in windows if w is not None), default=math.inf)
+        self._everyone = np.ones(len(self._names), dtype=np.bool_)
+        self._everyone.setflags(write=False)
         self.retired = False
 
     def predict(
@@ -177,17 +185,14 @@ class Decider:
         if willingness_to_pay is not None:
             policy = replace(policy, willingness_to_pay=willingness_to_pay)
         contexts, expected = self._forecast(reading, input_tokens)
-        given = np.zeros(len(contexts), np.bool_)
-        if input_tokens is not None:
-            given = np.isfinite(input_tokens)
         with self._lock:
             now, uncertainty = self._online(contexts, expected)
             limits = [
-                hard_limits(
-                    self._candidates,
-                    cost=now.cost[row],
-                    input_tokens=int(expected.input_tokens[row]),
-                    input_tokens_are_estimated=not given[row],
+                self._excluded(
+                    now.cost[row],
+                    int(expected.input_tokens[row]),
+                    is_given=input_tokens is not None
+                    and math.isfinite(input_tokens[row]),
                     requires=requires,
                     among=among,
                     max_cost_per_query=max_cost_per_query,
@@ -250,8 +255,9 @@ class Decider:
         learned = self._experience
         raised = expected.quality + learned.residuals.correct(contexts, self._names)
         lengths, costs = learned.factors(self._names)
+        np.maximum(raised, 0.0, out=raised)
         now = Forecast(
-            np.minimum(np.maximum(raised, 0.0), 1.0),
+            np.minimum(raised, 1.0, out=raised),
             expected.output_tokens * lengths,
             expected.cost * costs,
             expected.input_tokens,
@@ -263,10 +269,34 @@ class Decider:
             raise RetiredError
 
     def _eligible(self, excluded: Mapping[str, str]) -> NDArray[np.bool_]:
-        eligible = np.ones(len(self._names), dtype=np.bool_)
-        if excluded:
-            eligible[[i for i, n in enumerate(self._names) if n in excluded]] = False
-        return eligible
+        if not excluded:
+            return self._everyone
+        return np.array([name not in excluded for name in self._names])
+
+    def _excluded(
+        self,
+        cost: FloatArray,
+        input_tokens: int,
+        *,
+        is_given: bool,
+        requires: Collection[str],
+        among: Collection[str] | None,
+        max_cost_per_query: float | None,
+    ) -> dict[str, str]:
+        """Return who may not compete, by `hard_limits`; mostly there is nobody."""
+        if requires == () and among is None and input_tokens <= self._narrowest:
+            most = math.inf if max_cost_per_query is None else max_cost_per_query
+            if most == math.inf or bool((cost <= most).all()):
+                return {}
+        return hard_limits(
+            self._candidates,
+            cost=cost,
+            input_tokens=input_tokens,
+            input_tokens_are_estimated=not is_given,
+            requires=requires,
+            among=among,
+            max_cost_per_query=max_cost_per_query,
+        )
 
     def _decision(
         self,
@@ -278,19 +308,18 @@ class Decider:
         waits: FloatArray,
         excluded: Mapping[str, str],
     ) -> Decision:
-        columns = (
-            board.quality,
-            expected.output_tokens[row],
-            board.cost,
-            board.uncertainty,
-            waits,
-            board.waiting_penalty,
-            choice.scores,
-        )
+        columns = np.empty((_N_FIELDS, len(self._names)))
+        columns[0] = board.quality
+        columns[1] = expected.output_tokens[row]
+        columns[2] = board.cost
+        columns[3] = board.uncertainty
+        columns[4] = waits
+        columns[5] = board.waiting_penalty
+        columns[6] = choice.scores
         return Decision(
-            id=uuid.uuid4().hex,
+            id=os.urandom(16).hex(),
             candidate=self._names[choice.index],
-            scores=Predictions(self._names, np.array(columns)),
+            scores=Predictions(self._names, columns),
             willingness_to_pay=policy.willingness_to_pay,
             explored=choice.explored,
             propensity=choice.propensity,

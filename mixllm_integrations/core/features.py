@@ -10,11 +10,9 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.form import form_features
 from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.shape import shape_features
 from mixllm_integrations.core.types import FloatArray
-from mixllm_integrations.core.wordpieces import shipped_tokenizer
 
 __all__ = ["FormScale", "ShapeScale"]
 
@@ -49,7 +47,7 @@ class FormScale:
         reading
             Of the training queries.
         """
-        form = _form(reading)
+        form = reading.form
         return cls(form.mean(axis=0), form.std(axis=0) + 1e-3)
 
     def apply(self, reading: Reading) -> FloatArray:
@@ -60,7 +58,7 @@ class FormScale:
         reading
             Of the queries.
         """
-        form = (_form(reading) - self.mean) / self.scale
+        form = (reading.form - self.mean) / self.scale
         limited = np.minimum(np.maximum(form, -_FORM_LIMIT), _FORM_LIMIT)
         return np.asarray(_FORM_WEIGHT * limited)
 
@@ -145,12 +143,6 @@ class ShapeScale:
     def _standard(self, features: FloatArray) -> FloatArray:
         standard = (features - self.mean) / self.scale
         return np.minimum(np.maximum(standard, -_SHAPE_LIMIT), _SHAPE_LIMIT)
-
-
-def _form(reading: Reading) -> FloatArray:
-    return form_features(
-        reading.ids, reading.characters, reading.lines, tokenizer=shipped_tokenizer()
-    )
 
 
 def _most_telling(

@@ -6,7 +6,7 @@ keep their meaning whatever one point of quality is worth.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, get_args
+from typing import Literal, NamedTuple, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,7 @@ EXPLORATION_FORMS: tuple[ExplorationForm, ...] = get_args(ExplorationForm)
 _HIGHEST_CHARGE = 1e300  # keeps cost / tiny willingness from becoming infinite
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scoreboard:
+class Scoreboard(NamedTuple):
     """What is expected of each candidate for one query.
 
     Parameters
@@ -189,34 +188,40 @@ class MetaDecisionMaker:
         NoCandidateError
             If none is eligible.
         """
-        greedy = self._without_exploration(board)
-        if not self.exploration:
-            return Choice(_best(greedy, board), greedy)
-        bonus = board.uncertainty
-        if self.exploration_form == "leverage":
-            bonus = bonus * bonus
-        scores = _ranked(greedy + self.exploration * bonus, board.eligible)
+        with np.errstate(over="ignore", invalid="ignore"):
+            greedy = self._without_exploration(board)
+            if not self.exploration:
+                greedy = _ranked(greedy, board)
+                return Choice(_best(greedy, board), greedy)
+            bonus = board.uncertainty
+            if self.exploration_form == "leverage":
+                bonus = bonus * bonus
+            scores = _ranked(greedy + self.exploration * bonus, board)
         index = _best(scores, board)
-        return Choice(index, scores, explored=index != _best(greedy, board))
+        alone = _best(_ranked(greedy, board), board)
+        return Choice(index, scores, explored=index != alone)
 
     def _without_exploration(self, board: Scoreboard) -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            charge = np.minimum(board.cost / self.willingness_to_pay, _HIGHEST_CHARGE)
-            scores = board.quality - charge
-            if self.waiting_weight:
-                scores -= self.waiting_weight * board.waiting_penalty
-        return _ranked(scores, board.eligible)
+        charge = np.minimum(board.cost / self.willingness_to_pay, _HIGHEST_CHARGE)
+        scores = board.quality - charge
+        if self.waiting_weight and np.count_nonzero(board.waiting_penalty):
+            scores -= self.waiting_weight * board.waiting_penalty
+        return scores
 
 
-def _ranked(scores: FloatArray, eligible: NDArray[np.bool_]) -> FloatArray:
-    return np.where(eligible & ~np.isnan(scores), scores, -np.inf)
+def _ranked(scores: FloatArray, board: Scoreboard) -> FloatArray:
+    """Return scores that can be compared: -inf where there is none."""
+    out = np.isnan(scores)
+    if np.count_nonzero(board.eligible) < scores.size:
+        out |= ~board.eligible
+    return np.where(out, -np.inf, scores) if np.count_nonzero(out) else scores
 
 
 def _best(scores: FloatArray, board: Scoreboard) -> int:
     if scores.size:
         best = int(scores.argmax())
         tied = scores == scores[best]
-        if tied.sum() == 1 and board.eligible[best]:
+        if np.count_nonzero(tied) == 1 and board.eligible[best]:
             return best
         tied = np.flatnonzero(tied & board.eligible)
     if not scores.size or not tied.size:

@@ -13,9 +13,62 @@ import numpy as np
 from mixllm_integrations.core.records import RecordTable
 from mixllm_integrations.core.types import Candidate, FloatArray
 
-__all__ = ["CostModel", "RunningRatio", "fill_output_tokens", "token_cost"]
+__all__ = [
+    "CostModel",
+    "ListPrices",
+    "RunningRatio",
+    "fill_output_tokens",
+    "token_cost",
+]
 
 _MILLION = 1e6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ListPrices:
+    """List prices of some candidates, at hand for many calls.
+
+    Parameters
+    ----------
+    given, taken
+        USD per million input and output tokens, shape ``(n_candidates,)``.
+    """
+
+    given: FloatArray
+    taken: FloatArray
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate]) -> "ListPrices":
+        """Return the prices of some candidates.
+
+        Parameters
+        ----------
+        candidates
+            In the order of the last axis of what is priced.
+        """
+        return cls(
+            np.array([c.input_cost_per_million_tokens for c in candidates], np.float64),
+            np.array(
+                [c.output_cost_per_million_tokens for c in candidates], np.float64
+            ),
+        )
+
+    def cost(self, input_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
+        """Return the list price of some calls in USD.
+
+        Parameters
+        ----------
+        input_tokens, output_tokens
+            Shape ``(..., n_candidates)``.
+
+        Notes
+        -----
+        Source: MixLLM §3.2.
+        """
+        with np.errstate(over="ignore"):  # an absurd price is infinite
+            return np.asarray(
+                (input_tokens * self.given + output_tokens * self.taken) / _MILLION
+            )
 
 
 def token_cost(
@@ -39,10 +92,7 @@ def token_cost(
     >>> token_cost(np.array([1000.0]), np.array([100.0]), [Candidate("a", 2.0, 10.0)])
     array([0.003])
     """
-    given = np.array([c.input_cost_per_million_tokens for c in candidates], np.float64)
-    taken = np.array([c.output_cost_per_million_tokens for c in candidates], np.float64)
-    with np.errstate(over="ignore"):  # an absurd price is infinite
-        return np.asarray((input_tokens * given + output_tokens * taken) / _MILLION)
+    return ListPrices.of(candidates).cost(input_tokens, output_tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 
 from mixllm_integrations.core.errors import ConfigurationError, StateFormatError
-from mixllm_integrations.core.form import FORM_FEATURES, form_features
+from mixllm_integrations.core.form import FORM_FEATURES
 from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.types import FloatArray
-from mixllm_integrations.core.wordpieces import shipped_tokenizer
 
 __all__ = [
     "QualityPrior",
     "checked_prior",
     "logit",
-    "reading_form",
     "shipped_prior",
     "sigmoid",
     "standardised",
@@ -59,19 +57,6 @@ def sigmoid(odds: FloatArray) -> FloatArray:
         Any finite numbers.
     """
     return np.asarray(0.5 + 0.5 * np.tanh(0.5 * odds))  # cannot overflow
-
-
-def reading_form(reading: Reading) -> FloatArray:
-    """Return the features of form, shape ``(n, len(FORM_FEATURES))``.
-
-    Parameters
-    ----------
-    reading
-        Of the queries.
-    """
-    return form_features(
-        reading.ids, reading.characters, reading.lines, tokenizer=shipped_tokenizer()
-    )
 
 
 def standardised(form: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
@@ -166,7 +151,7 @@ class QualityPrior:
         FloatArray
             Shape ``(n,)``; 0 where there is nothing to read.
         """
-        form = reading_form(reading)
+        form = reading.form
         if self.features != FORM_FEATURES:
             form = form[:, [FORM_FEATURES.index(name) for name in self.features]]
         ease = standardised(form, self.centre, self.scale) @ self.weights

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from mixllm_integrations.core.encoder import Encoder, StaticEncoder
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.core.form import form_features
 from mixllm_integrations.core.shape import shape_counts
+from mixllm_integrations.core.types import FloatArray
 from mixllm_integrations.core.wordpieces import checked_texts, shipped_tokenizer
 
 __all__ = ["Reading", "digests", "read"]
@@ -32,6 +34,8 @@ class Reading:
         Whether there is nothing to read, shape ``(n,)``.
     shape
         How often each class of characters follows each, shape ``(n, 144)``.
+    form
+        Features of form, shape ``(n, len(FORM_FEATURES))``.
     """
 
     ids: list[NDArray[np.int32]]
@@ -41,6 +45,7 @@ class Reading:
     tokens: NDArray[np.int64]
     blank: NDArray[np.bool_]
     shape: NDArray[np.float32]
+    form: FloatArray
 
 
 def read(texts: Sequence[str], encoder: Encoder) -> Reading:
@@ -80,14 +85,17 @@ def read(texts: Sequence[str], encoder: Encoder) -> Reading:
                 f"encoder {encoder.id!r} must return finite embeddings of shape "
                 f"{shape}; it returned shape {embeddings.shape}"
             )
+    characters = np.array([len(text) for text in texts], dtype=np.int64)
+    lines = np.array([text.count("\n") for text in texts], dtype=np.int64)
     return Reading(
         ids,
         embeddings,
-        np.array([len(text) for text in texts], dtype=np.int64),
-        np.array([text.count("\n") for text in texts], dtype=np.int64),
+        characters,
+        lines,
         pieces.count(texts, ids=ids),
         np.array([not text or text.isspace() for text in texts], dtype=np.bool_),
         shape_counts(texts),
+        form_features(ids, characters, lines, tokenizer=pieces),
     )
 
 

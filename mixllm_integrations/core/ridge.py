@@ -178,15 +178,6 @@ class RidgeArm:
         older = np.zeros((dimension,) * 2) if base is None else self.share * base
         return np.asarray(older + (self.tail.T * self.weights) @ self.tail)
 
-    def leverage(self, turned: FloatArray) -> FloatArray:
-        """Return xᵀA⁻¹x of contexts that the spectrum turned, shape ``(n, d)``."""
-        scaled = turned * self.scale
-        total: FloatArray = np.einsum("nd,nd->n", scaled, scaled)
-        if len(self.known):
-            seen = scaled @ self.known.T
-            total -= np.einsum("nm,nm->n", seen, seen)
-        return np.maximum(total, 0.0, out=total)
-
     def solution(self) -> FloatArray:
         """Return A⁻¹b, shape ``(d,)``."""
         scaled = self._unknown(self.spectrum.turn(self.moment) * self.scale)

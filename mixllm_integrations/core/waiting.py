@@ -166,6 +166,7 @@ class WaitingModel:
         self._elapsed = 0.0
         self._lock = threading.Lock()
         self._queues: dict[str, _Queue] = {}
+        self._waits: dict[str, float] = {}  # of each queue, as it stands
         self._calls: OrderedDict[str, _Call] = OrderedDict()
 
     @property
@@ -202,6 +203,7 @@ class WaitingModel:
                 candidate.time_to_first_token_seconds,
                 candidate.seconds_per_output_token,
             )
+            self._waits[candidate.name] = 0.0
 
     def remove(self, name: str) -> None:
         """Forget a candidate and release the calls that it has under way.
@@ -218,7 +220,7 @@ class WaitingModel:
         """
         with self._lock:
             self._queue(name)
-            del self._queues[name]
+            del self._queues[name], self._waits[name]
             for decision_id in [i for i, c in self._calls.items() if c.name == name]:
                 del self._calls[decision_id]
 
@@ -245,6 +247,7 @@ class WaitingModel:
             if decision_id not in self._calls:
                 self._calls[decision_id] = _Call(name, float(output_tokens), now)
                 queue.enter(output_tokens)
+                self._waits[name] = queue.wait()
 
     def finish(self, decision_id: str, outcome: Outcome | None = None) -> None:
         """Release a call; an unknown or released id changes nothing.
@@ -266,6 +269,7 @@ class WaitingModel:
             queue.leave(call.output_tokens)
             if outcome is not None and outcome.error is None:
                 queue.learn(outcome, self._smoothing)
+            self._waits[call.name] = queue.wait()
 
     def in_flight(self, name: str) -> int:
         """Return how many calls a candidate has under way.
@@ -313,7 +317,10 @@ class WaitingModel:
                 self._expire()
             if not self._calls:
                 return np.zeros(len(names))
-            return np.array([self._queue(n).wait() for n in names])
+            try:
+                return np.array([self._waits[name] for name in names])
+            except KeyError as error:
+                raise UnknownCandidateError(error.args[0], self._queues) from None
 
     def penalties(self, waits: FloatArray) -> FloatArray:
         """Return what waits are charged, before `waiting_weight`.
@@ -341,8 +348,8 @@ class WaitingModel:
         >>> model.penalties(np.array([0.0, 5.0])).round(4).tolist()  # 1 - exp(-1)
         [0.0, 0.6321]
         """
-        if not waits.any():
-            return np.zeros_like(waits)
+        if not np.count_nonzero(waits):
+            return np.zeros(waits.shape)
         head_start = self._sharpness * self._margin
         exponent = self._sharpness * waits / self._tolerance
         clipped = np.minimum(exponent, head_start + self._cap)
@@ -365,5 +372,7 @@ class WaitingModel:
             if self._elapsed - call.started <= self._max_age:
                 break
             del self._calls[decision_id]
-            self._queues[call.name].leave(call.output_tokens)
+            queue = self._queues[call.name]
+            queue.leave(call.output_tokens)
+            self._waits[call.name] = queue.wait()
         return self._elapsed

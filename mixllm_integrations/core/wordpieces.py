@@ -7,11 +7,12 @@ all start from the same pieces, so a query is cut up once.
 import hashlib
 import json
 import re
+import string
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ _HEAD_CHARACTERS, _TAIL_CHARACTERS = 6_000, 2_000
 _CLIPPED_CHARACTERS = _HEAD_CHARACTERS + 1 + _TAIL_CHARACTERS
 # A piece of a byte-level vocabulary rarely spans more bytes than this.
 _BYTES_PER_TOKEN = 8
-_ASCII_WORD = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
+_MARKS = tuple((mark, f" {mark} ") for mark in string.punctuation)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LONGEST_PART = 100  # characters; WordPiece knows no longer one
-_MAX_CACHED_WORDS, _MAX_CACHED_LENGTH = 20_000, 32
+_MAX_CACHED_WORDS, _MAX_CACHED_LENGTH = 50_000, 32
 _LOADING = threading.Lock()
 
 
@@ -97,7 +98,7 @@ class WordPieces:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._vocabulary: dict[str, int] = tokenizer.get_vocab()
-        self._cuts: dict[str, Sequence[int]] = {}
+        self._cuts = _Cuts(tokenizer, self._vocabulary)
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
@@ -112,7 +113,7 @@ class WordPieces:
     @property
     def unknown_id(self) -> int:
         """The id of what the vocabulary cannot spell."""
-        return self._vocabulary.get("[UNK]", 0)
+        return self._cuts.unknown_id
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the pieces of each text, without special tokens or padding.
@@ -161,48 +162,76 @@ class WordPieces:
             tokens to a model.
         """
         pieces = self.ids(texts) if ids is None else ids
-        counts = np.zeros(len(texts), dtype=np.int64)
-        for place, (text, found) in enumerate(zip(texts, pieces, strict=True)):
-            kept = clip_text(text)
-            size = len(kept) if kept.isascii() else len(kept.encode("utf-8"))
-            floor = -(-size // _BYTES_PER_TOKEN) if found.size else 0
-            cut = len(text) / max(len(kept), 1)
-            counts[place] = round(max(found.size, floor) * cut)
-        return counts
+        counts = [
+            _estimate(text, found.size)
+            for text, found in zip(texts, pieces, strict=True)
+        ]
+        return np.array(counts, dtype=np.int64)
 
     def _ids(self, text: str) -> list[int]:
-        # Words come again and again, and most are remembered: one pass in C finds
-        # those, and only the rest is cut here. The tokenizer drops control
-        # characters, and so may join words over them: such a text is left to it.
+        # The tokenizer drops control characters, and so may join words over them:
+        # such a text is left to it.
         if _CONTROL.search(text):
             return self._ids_of_any(text)
-        words = text.split()
-        found: list[Any] = list(map(self._cuts.get, words))
-        if None in found:
-            found = [
-                self._ids_of_word(word) if ids is None else ids
-                for word, ids in zip(words, found, strict=True)
-            ]
-        return list(chain.from_iterable(found))
-
-    def _ids_of_word(self, word: str) -> Sequence[int]:
+        if text.isascii():
+            return self._ids_of_ascii(text)
         ids: list[int] = []
-        if word.isascii():
-            for part in _ASCII_WORD.findall(word.lower()):
-                known = self._vocabulary.get(part)
-                if known is None:
-                    ids += self._cut(part)
-                else:
-                    ids.append(known)
-        else:
-            ids = self._ids_of_any(word)
-        if len(word) <= _MAX_CACHED_LENGTH:
-            if len(self._cuts) >= _MAX_CACHED_WORDS:
-                self._cuts.clear()
-            self._cuts[word] = tuple(ids)
+        for is_ascii, words in groupby(text.split(), str.isascii):
+            if is_ascii:
+                ids += self._ids_of_ascii(" ".join(words))
+            else:
+                ids += chain.from_iterable(map(self._cuts.__getitem__, words))
         return ids
 
-    def _cut(self, part: str) -> Sequence[int]:
+    def _ids_of_ascii(self, text: str) -> list[int]:
+        # A few passes in C; only a part that was never seen is cut in Python.
+        text = text.lower()
+        for mark, apart in _MARKS:
+            if mark in text:
+                text = text.replace(mark, apart)
+        return list(chain.from_iterable(map(self._cuts.__getitem__, text.split())))
+
+    def _ids_of_any(self, text: str) -> list[int]:
+        return self._cuts.of_any(text)
+
+
+def _estimate(text: str, n_pieces: int) -> int:
+    """Return how many tokens a text of so many pieces has."""
+    if not n_pieces:
+        return 0
+    kept = clip_text(text)
+    size = len(kept) if kept.isascii() else len(kept.encode("utf-8"))
+    count = max(n_pieces, -(-size // _BYTES_PER_TOKEN))
+    return count if len(kept) == len(text) else round(count * (len(text) / len(kept)))
+
+
+class _Cuts(dict[str, tuple[int, ...]]):
+    """The pieces of words: cut when they are first asked for, then remembered.
+
+    An ASCII word must be in lower case and without marks; of others each is
+    what stands between spaces. Threads may ask at once: they find the same.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> None:
+        # Pieces that are whole words; nobody asks for the others ("##s", "[UNK]").
+        super().__init__((p, (at,)) for p, at in vocabulary.items() if p.isascii())
+        self._tokenizer, self._vocabulary = tokenizer, vocabulary
+        self.unknown_id = vocabulary.get("[UNK]", 0)
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = self._cut(word) if word.isascii() else tuple(self.of_any(word))
+        if len(word) <= _MAX_CACHED_LENGTH:
+            if len(self) >= _MAX_CACHED_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+    def of_any(self, text: str) -> list[int]:
+        """Have the tokenizer itself cut any text."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _cut(self, part: str) -> tuple[int, ...]:
         """Cut off the longest known piece, again and again, as WordPiece does."""
         if len(part) > _LONGEST_PART:
             return (self.unknown_id,)
@@ -218,11 +247,7 @@ class WordPieces:
                 return (self.unknown_id,)
             ids.append(known)
             start = end
-        return ids
-
-    def _ids_of_any(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return tuple(ids)
 
 
 def shipped_folder() -> Path:

@@ -28,7 +28,6 @@ from mixllm_integrations.core.form import FORM_FEATURES
 from mixllm_integrations.core.prior import (
     QualityPrior,
     logit,
-    reading_form,
     sigmoid,
     standardised,
 )
@@ -117,7 +116,7 @@ def learn_prior(samples: Sequence[PriorSample]) -> QualityPrior:
         raise ConfigurationError(
             f"a prior is learned from at least two domains, not {len(names)}"
         )
-    form = np.vstack([reading_form(s.reading) for s in samples])
+    form = np.vstack([s.reading.form for s in samples])
     sizes = np.cumsum([0, *(len(s.domains) for s in samples)])
     cold = np.zeros((len(names), len(_PENALTIES), len(_STRENGTHS)))
     fitted = np.zeros_like(cold)

@@ -13,10 +13,12 @@ from mixllm_integrations.benchmark import offline, render
 from mixllm_integrations.benchmark.baselines import default_baselines
 from mixllm_integrations.benchmark.metrics import reference_point
 from mixllm_integrations.benchmark.offline import run_offline, score_predictions
+from mixllm_integrations.benchmark.peers import peer_baselines
 from mixllm_integrations.benchmark.render import plot_result, print_result
 from mixllm_integrations.benchmark.results import OfflineResult
 
-BASELINES = [b.name for b in default_baselines(seed=0)]
+PEERS = [b.name for b in peer_baselines(seed=0)]
+BASELINES = [*(b.name for b in default_baselines(seed=0)), *PEERS]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,8 @@ def test_the_router_is_better_than_chance_and_than_a_mix_of_two(result):
 def test_predictions_are_judged_where_there_are_any(result):
     for run in result.runs:
         has_predictions = run.role == "router" or run.method in {
-            *("true-domain lookup", "kNN", "ridge", "random forest", "MLP", "oracle")
+            *("true-domain lookup", "kNN", "ridge", "random forest", "MLP", "oracle"),
+            *PEERS,
         }
         assert math.isfinite(run.mse) is has_predictions
         assert bool(run.reliability) is has_predictions
@@ -142,8 +145,9 @@ def test_lines_are_routers_and_baselines_and_points_are_single_candidates(
     plot_result(result, tmp_path / "figure.png")
     lines, points = drawn
     assert [line.label for line in lines] == [
-        *("MixLLM (ridge)", "convex mix of singles", "true-domain lookup"),
-        *("kNN", "ridge", "random forest", "MLP"),
+        *("MixLLM (ridge)", "convex mix of singles"),
+        *PEERS,
+        *("true-domain lookup", "kNN", "ridge", "random forest", "MLP"),
     ]
     assert [line.role for line in lines[:3]] == ["ours", "mix", "baseline"]
     assert [point.label for point in points] == list(world.names)

@@ -13,8 +13,8 @@ from mixllm_integrations.core.predictors.base import (
     column_means,
 )
 from mixllm_integrations.core.predictors.forest import ForestPredictor
-from mixllm_integrations.core.predictors.knn import KnnPredictor
 from mixllm_integrations.core.predictors.linear import RidgePredictor
+from mixllm_integrations.core.predictors.mlp import MlpPredictor
 from mixllm_integrations.core.types import FloatArray
 
 __all__ = ["MEMBERS", "EnsemblePredictor", "mixing_weights"]
@@ -22,8 +22,9 @@ __all__ = ["MEMBERS", "EnsemblePredictor", "mixing_weights"]
 MEMBERS: dict[PredictorKind, type[Predictor]] = {
     "ridge": RidgePredictor,
     "forest": ForestPredictor,
-    "knn": KnnPredictor,
+    "mlp": MlpPredictor,
 }
+_LEAST_WEIGHT = 0.05  # a member with less is not worth its time
 _EQUAL: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
 
 
@@ -39,8 +40,9 @@ def mixing_weights(predictions: list[FloatArray], targets: FloatArray) -> list[f
 
     Notes
     -----
-    Least squares on what each member says above the candidate's mean
-    (our choice).
+    Stacking: least squares on what each member says above the candidate's
+    mean; weights below 0.05 become 0. Our choice, and so are the members:
+    neighbours beside them cost more time than any and added nothing.
 
     Examples
     --------
@@ -55,6 +57,7 @@ def mixing_weights(predictions: list[FloatArray], targets: FloatArray) -> list[f
     above = np.column_stack([(p - means)[labelled] for p in predictions])
     truth = (targets - means)[labelled]
     weights, _ = nnls(above, truth)
+    weights = np.where(weights < _LEAST_WEIGHT * weights.sum(), 0.0, weights)
     total = float(weights.sum())
     if not total > 0:
         return [1 / len(predictions)] * len(predictions)
@@ -63,7 +66,7 @@ def mixing_weights(predictions: list[FloatArray], targets: FloatArray) -> list[f
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnsemblePredictor:
-    """Weighted mean of ridge, forest and neighbours.
+    """Weighted mean of ridge, forest and network.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from mixllm_integrations.core.predictors.ensemble import (
     EnsemblePredictor,
     mixing_weights,
 )
-from mixllm_integrations.core.predictors.mlp import MlpPredictor
+from mixllm_integrations.core.predictors.knn import KnnPredictor
 from mixllm_integrations.core.types import FloatArray
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
 
 KINDS: dict[PredictorKind, type[Predictor]] = {
     **MEMBERS,
-    "mlp": MlpPredictor,
+    "knn": KnnPredictor,
     "ensemble": EnsemblePredictor,
 }
 _FOLDS, _SUBSAMPLE = 3, 3_000
@@ -67,8 +67,8 @@ class Preference(NamedTuple):
     own_gain: float
 
 
-# A forest's leaves bias all candidates alike, which a comparison of them likes.
-QUALITY = Preference(("forest", "ridge", "ensemble", "knn", "mlp"), 0.995, 0.02)
+# Members err differently, so their mean compares candidates best.
+QUALITY = Preference(("ensemble", "forest", "ridge", "mlp", "knn"), 0.995, 0.02)
 # Price differs between candidates by more than length: the fastest head will do.
 LENGTH = Preference(("ridge", "forest", "mlp", "knn", "ensemble"), 0.97, 0.1)
 
@@ -215,14 +215,9 @@ def fit_heads(
     rows.sort()
     tried = _out_of_fold(contexts[rows], targets[rows], predictor, seed)
     truth = targets[rows]
-    weights = (
-        tuple(mixing_weights([tried[k] for k in MEMBERS], truth))
-        if set(MEMBERS) <= set(tried)
-        else None
-    )
-    if weights is not None and predictor in {"auto", "ensemble"}:
-        mix = sum(w * tried[k] for k, w in zip(MEMBERS, weights, strict=True))
-        tried["ensemble"] = np.asarray(mix)
+    weights = None
+    if predictor in {"auto", "ensemble"}:
+        weights, tried["ensemble"] = _mixed(tried, truth)
     allowed = [k for k in preference.order if predictor in {"auto", k} and k in tried]
     losses = {k: (tried[k] - truth) ** 2 for k in allowed}
     chosen = _choose(losses, allowed, preference)
@@ -241,6 +236,18 @@ def fit_heads(
         honest[:, columns] = tried[kind][:, columns]
     errors: dict[str, float] = {k: float(np.nanmean(v)) for k, v in losses.items()}
     return HeadBank(tuple(parts), targets.shape[1], errors), honest, rows
+
+
+def _mixed(
+    tried: Mapping[PredictorKind, FloatArray], truth: FloatArray
+) -> tuple[tuple[float, ...], FloatArray]:
+    """Return a weight for every member, 0 for those not tried, and their mean."""
+    members = [kind for kind in MEMBERS if kind in tried]
+    found = mixing_weights([tried[kind] for kind in members], truth)
+    weight_of = dict(zip(members, found, strict=True))
+    weights = tuple(weight_of.get(kind, 0.0) for kind in MEMBERS)
+    mix = sum(weight * tried[kind] for kind, weight in weight_of.items())
+    return weights, np.asarray(mix)
 
 
 def _out_of_fold(
