@@ -145,7 +145,8 @@ class NgramRidge:
             weights = _conjugate_gradient(matrix[inside], centred[inside], ridge)
             scores[~inside] += matrix[~inside] @ weights
         weights = _conjugate_gradient(matrix, centred, ridge)
-        fitted = cls(n_pieces, column_of, blank.idf, weights, blank.offset)
+        half = weights.astype(np.float16).astype(np.float32)  # as they are saved
+        fitted = cls(n_pieces, column_of, blank.idf, half, blank.offset)
         return fitted, scores
 
     def scores(

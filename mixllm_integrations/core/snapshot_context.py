@@ -20,7 +20,7 @@ from mixllm_integrations.core.wordpieces import shipped_tokenizer
 
 __all__ = ["context_from", "context_state", "finite"]
 
-_SCORER = ("column_of", "idf", "weights", "offset")
+_SCORER = ("column_of", "idf", "offset")
 _LARGEST_IDF = 100.0  # 1 + the logarithm of a number of texts; more is no such thing
 
 
@@ -42,6 +42,7 @@ def context_state(
     for name in ("axes", "trait_scale", "seen", "seen_scores"):
         arrays[f"context.{name}"] = getattr(context, name)
     arrays |= {f"scorer.{n}": getattr(context.scorer, n) for n in _SCORER}
+    arrays["scorer.weights"] = context.scorer.weights.astype(np.float16)
     arrays |= {f"form.{n}": getattr(context.form, n) for n in ("mean", "scale")}
     arrays |= {f"shape.{n}": getattr(context.shape, n) for n in ("mean", "scale")}
     for name in ("columns", "chosen"):
@@ -129,7 +130,9 @@ def _scorer_from(
         size,
         column_of,
         idf,
-        finite(arrays, "scorer.weights", np.float32, n_rows, n_outputs),
+        finite(arrays, "scorer.weights", np.float16, n_rows, n_outputs).astype(
+            np.float32
+        ),
         finite(arrays, "scorer.offset", np.float32, n_outputs),
     )
 
