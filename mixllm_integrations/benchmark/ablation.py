@@ -10,11 +10,9 @@ A dropped embedding is still read by the posterior and the difficulty: what is
 measured is whether the heads see it.
 """
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -35,6 +33,7 @@ from mixllm_integrations.benchmark.metrics import (
 from mixllm_integrations.benchmark.offline import score_predictions
 from mixllm_integrations.benchmark.splits import stratified_split
 from mixllm_integrations.benchmark.table import BenchmarkTable
+from mixllm_integrations.benchmark.versions import package_versions
 from mixllm_integrations.core.context import ContextModel
 from mixllm_integrations.core.encoder import Encoder, StaticEncoder
 from mixllm_integrations.core.errors import ConfigurationError
@@ -50,7 +49,6 @@ from mixllm_integrations.training.separation import Loss
 __all__ = ["FoldedEncoder", "run_ablation"]
 
 _BASE_LEVEL = 0.9725
-_PACKAGES = ("mixllm-integrations", "numpy", "scikit-learn", "torch")
 
 
 class FoldedEncoder:
@@ -168,7 +166,7 @@ def run_ablation(
         predictor,
         finetuning,
         command,
-        _versions(),
+        package_versions(("torch",)),
         tuple(runs),
     )
 
@@ -346,13 +344,3 @@ class _Source:
         values = (run.aiq, low, high, run.mse, run.cost_at[_BASE_LEVEL])
         figures = dict(zip(FIGURES, values, strict=True))
         return AblationRun(name, bench.seed, n_features, figures, seconds)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

@@ -21,10 +21,8 @@ So half of the gain is out of reach with one number per model: it lies in who is
 good at what, which takes labels, or several numbers per model.
 """
 
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +44,7 @@ from mixllm_integrations.benchmark.metrics import (
 )
 from mixllm_integrations.benchmark.splits import stratified_split
 from mixllm_integrations.benchmark.table import BenchmarkTable
+from mixllm_integrations.benchmark.versions import package_versions
 from mixllm_integrations.core.encoder import Encoder, StaticEncoder
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.prior import QualityPrior
@@ -58,7 +57,6 @@ __all__ = ["N_LABELS", "chosen_newcomers", "prior_without", "run_coldstart"]
 
 N_LABELS = (50, 200, 1_000)
 _NEWCOMER_LABELS = (50, 200)
-_PACKAGES = ("mixllm-integrations", "numpy", "scikit-learn", "scipy")
 
 
 def run_coldstart(
@@ -123,7 +121,7 @@ def run_coldstart(
         tuple(prior.revision for prior in priors),
         tuple((prior.cold_strength, prior.fitted_strength) for prior in priors),
         command,
-        _versions(),
+        package_versions(),
         tuple(runs),
         tuple(newcomers),
     )
@@ -165,11 +163,6 @@ def chosen_newcomers(train: BenchmarkTable, n: int) -> tuple[str, ...]:
     order = np.argsort(-train.quality.mean(axis=0), kind="stable")
     places = np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)
     return tuple(train.names[i] for i in order[places])
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    return found | {package: version(package) for package in _PACKAGES}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

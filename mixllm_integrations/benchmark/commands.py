@@ -19,7 +19,15 @@ from mixllm_integrations.benchmark.results import MethodRun
 from mixllm_integrations.benchmark.routerbench import HUB_FILE, download
 from mixllm_integrations.core.errors import ConfigurationError
 
-__all__ = ["ablation", "app", "coldstart", "offline", "overhead"]
+__all__ = [
+    "ablation",
+    "app",
+    "calibration",
+    "coldstart",
+    "offline",
+    "overhead",
+    "speed",
+]
 
 app = typer.Typer(
     name="benchmark",
@@ -273,6 +281,86 @@ def coldstart(
     print_coldstart(result, Console())
     if json_file is not None:
         _write_json(json_file, result.to_json())
+
+
+@app.command()
+def calibration(
+    *,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Recorded answers.")
+    ] = None,
+    pool: PoolOption = "market-2024",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="How many 80/20 splits.")
+    ] = 5,
+    predictor: Annotated[
+        str, typer.Option("--predictor", help="Kind of the router's predictors.")
+    ] = "auto",
+    json_file: JsonOption = None,
+) -> None:
+    """Calibrate on training queries; see what the test queries make of it."""
+    from mixllm_integrations.benchmark.calibration import (
+        CalibrationRun,
+        print_calibration,
+        run_calibration,
+    )
+
+    tables = [_table(file, pool=pool, candidates=None) for file in data or ()]
+    with _progress() as progress:
+        task = progress.add_task("fitting")
+
+        def show(run: CalibrationRun) -> None:
+            text = f"{run.data}, seed {run.seed}: {run.kind} {run.target}"
+            progress.update(task, description=text)
+
+        result = run_calibration(
+            tables,
+            seeds=range(seeds),
+            predictor=predictor,
+            command=_command(),
+            on_run=show,
+        )
+    print_calibration(result, Console())
+    if json_file is not None:
+        _write_json(json_file, result.to_json())
+
+
+@app.command()
+def speed(
+    *,
+    data: DataOption = None,
+    pool: PoolOption = "market-2024",
+    candidates: CandidatesOption = None,
+    prompts: Annotated[
+        int, typer.Option("--prompts", min=10, help="Different texts at each size.")
+    ] = 1000,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few sizes and small ones.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the split.")] = 0,
+    json_file: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw it: .png, .svg, or both.")
+    ] = None,
+) -> None:
+    """Measure a decision against candidates, dimensions and training size."""
+    from mixllm_integrations.benchmark.speed import QUICK_SIZES, Sizes, measure_speed
+    from mixllm_integrations.benchmark.speed_results import plot_speed, print_speed
+
+    found = measure_speed(
+        _table(data, pool=pool, candidates=candidates),
+        sizes=QUICK_SIZES if quick else Sizes(),
+        n_prompts=prompts,
+        seed=seed,
+        command=_command(),
+        on_step=lambda step: typer.echo(f"{step} …", err=True),
+    )
+    print_speed(found, Console())
+    if json_file is not None:
+        _write_json(json_file, found.to_json())
+    if plot is not None:
+        for file in plot_speed(found, plot):
+            typer.echo(f"wrote {file}", err=True)
 
 
 def _table(

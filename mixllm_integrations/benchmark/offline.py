@@ -6,11 +6,9 @@ from records and asked for predictions by its public interface, with nothing
 that a user would not have (it estimates input lengths by itself).
 """
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -47,6 +45,7 @@ from mixllm_integrations.benchmark.results import (
 )
 from mixllm_integrations.benchmark.splits import stratified_split
 from mixllm_integrations.benchmark.table import BenchmarkTable
+from mixllm_integrations.benchmark.versions import package_versions
 from mixllm_integrations.core.encoder import Encoder, StaticEncoder
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.router import Router
@@ -64,7 +63,6 @@ __all__ = [
 ]
 
 PREDICTOR_KINDS = ("auto", "ridge", "forest", "knn", "mlp", "ensemble")
-_PACKAGES = ("mixllm-integrations", "numpy", "scikit-learn", "scipy")
 
 
 def run_offline(
@@ -140,7 +138,7 @@ def run_offline(
         tuple(seeds),
         tuple(strongest),
         command,
-        _versions(),
+        package_versions(installed_peers()),
         tuple(runs),
     )
 
@@ -303,13 +301,3 @@ def _curve_run(
         cost_at_quality(curve, best),
         curve=tuple(dict.fromkeys(points)),
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in (*_PACKAGES, *installed_peers()):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

@@ -28,7 +28,15 @@ from mixllm_integrations.core.errors import MixLLMError
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
 
-__all__ = ["Overhead", "Timing", "main", "measure_overhead", "print_overhead"]
+__all__ = [
+    "Overhead",
+    "Timing",
+    "machine_facts",
+    "main",
+    "measure_overhead",
+    "print_overhead",
+    "run_python",
+]
 
 _N_ROUTED = 11
 _PROBE = "mixllm_integrations.benchmark.serving_probe"
@@ -168,7 +176,7 @@ def measure_overhead(
     bare = np.asarray(served["invoke"][_BARE])
     return Overhead(
         command,
-        _machine(),
+        machine_facts(),
         {statement: seconds for statement, (seconds, _) in imports.items()},
         imports[_STATEMENTS[0]][1],
         Timing.of(served["route"]),
@@ -231,7 +239,8 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2f} s" if abs(seconds) >= 1 else f"{1e3 * seconds:.3f} ms"
 
 
-def _machine() -> str:
+def machine_facts() -> str:
+    """Return processor, cores, load and Python's version in one line."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return (
         f"{platform.machine()}, {os.cpu_count()} cores{load}, Python "
@@ -239,7 +248,19 @@ def _machine() -> str:
     )
 
 
-def _python(*arguments: str) -> str:
+def run_python(*arguments: str) -> str:
+    """Return what a Python process of its own printed.
+
+    Parameters
+    ----------
+    arguments
+        Of the interpreter.
+
+    Raises
+    ------
+    MixLLMError
+        If it failed; the message is the last line of its complaint.
+    """
     done = subprocess.run(  # noqa: S603
         [sys.executable, *arguments], check=False, capture_output=True, text=True
     )
@@ -251,7 +272,7 @@ def _python(*arguments: str) -> str:
 
 def _import_seconds(statement: str, n: int) -> tuple[float, tuple[str, ...]]:
     code = _IMPORT.format(statement=statement, watched=set(_MUST_NOT_LOAD))
-    runs = [_python("-c", code).split() for _ in range(n)]
+    runs = [run_python("-c", code).split() for _ in range(n)]
     return float(np.median([float(run[0]) for run in runs])), tuple(runs[0][1:])
 
 
@@ -261,7 +282,7 @@ def _serve(router: "Router", prompts: Sequence[str]) -> dict[str, Any]:
         router.save(folder)
         file.write_text(json.dumps(prompts), encoding="utf-8")
         served: dict[str, Any] = json.loads(
-            _python("-m", _PROBE, str(folder), str(file))
+            run_python("-m", _PROBE, str(folder), str(file))
         )
     return served
 

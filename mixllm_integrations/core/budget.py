@@ -14,7 +14,13 @@ from mixllm_integrations.core.ngrams import fold_of_rows
 from mixllm_integrations.core.records import RecordTable
 from mixllm_integrations.core.types import Calibration, FloatArray, number_between
 
-__all__ = ["HeldOut", "calibrate", "checked_target", "held_out"]
+__all__ = [
+    "HeldOut",
+    "bootstrap_ratio",
+    "calibrate",
+    "checked_target",
+    "held_out",
+]
 
 _VALUES_TRIED = 500
 _DECADES_BELOW, _DECADES_ABOVE = 3, 6  # of the candidates' mean costs
@@ -187,8 +193,8 @@ def calibrate(
         cost=float(got[1].mean()),
         relative_quality=float(quality[index]),
         relative_cost=float(cost[index]),
-        relative_quality_interval=_interval(got[0], best_quality, seed),
-        relative_cost_interval=_interval(got[1], best_cost, seed),
+        relative_quality_interval=bootstrap_ratio(got[0], best_quality, seed),
+        relative_cost_interval=bootstrap_ratio(got[1], best_cost, seed),
         strongest=held_out.names[strongest],
         n_queries=n,
         target_reached=reached,
@@ -220,8 +226,18 @@ def _best(
     return int(cost.argmin()), False
 
 
-def _interval(mine: FloatArray, best: FloatArray, seed: int) -> tuple[float, float]:
-    """Return the 95 % interval of a ratio of means over resampled queries."""
+def bootstrap_ratio(
+    mine: FloatArray, best: FloatArray, seed: int
+) -> tuple[float, float]:
+    """Return the 95 % interval of a ratio of means over resampled queries.
+
+    Parameters
+    ----------
+    mine, best
+        Of the same queries, shape ``(n,)``.
+    seed
+        Of the resampling.
+    """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, len(mine), size=(_RESAMPLES, len(mine)))
     ratios = mine[drawn].mean(axis=1) / np.maximum(best[drawn].mean(axis=1), 1e-12)

@@ -177,7 +177,7 @@ class StaticEncoder:
             np.add.reduce(self._weights.take(pieces, axis=0), axis=0, out=row)
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         usable = lengths > 0.0
-        if not usable.all():
+        if np.count_nonzero(usable) < usable.size:
             rows[~usable] = self._fallback
             lengths[~usable] = 1.0
         rows /= lengths[:, None]

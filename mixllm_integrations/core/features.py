@@ -166,5 +166,6 @@ def _most_telling(
     forest.fit(
         standard.astype(np.float32), targets if targets.shape[1] > 1 else targets[:, 0]
     )
-    importance = np.asarray(forest.feature_importances_).round(9)
+    with np.errstate(invalid="ignore"):  # traits that never vary: nothing is split
+        importance = np.nan_to_num(forest.feature_importances_).round(9)
     return np.sort(np.argsort(-importance, kind="stable")[:n_chosen])

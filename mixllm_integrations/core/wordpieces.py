@@ -38,7 +38,7 @@ _BYTES_PER_TOKEN = 8
 _MARKS = tuple((mark, f" {mark} ") for mark in string.punctuation)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LONGEST_PART = 100  # characters; WordPiece knows no longer one
-_MAX_CACHED_WORDS, _MAX_CACHED_LENGTH = 50_000, 32
+_MAX_CACHED_WORDS, _MAX_CACHED_LENGTH = 20_000, 32
 _LOADING = threading.Lock()
 
 
@@ -184,12 +184,21 @@ class WordPieces:
         return ids
 
     def _ids_of_ascii(self, text: str) -> list[int]:
-        # A few passes in C; only a part that was never seen is cut in Python.
+        # A few passes in C; only a part that is no piece is cut, or was before.
         text = text.lower()
         for mark, apart in _MARKS:
             if mark in text:
                 text = text.replace(mark, apart)
-        return list(chain.from_iterable(map(self._cuts.__getitem__, text.split())))
+        parts = text.split()
+        found: list[Any] = list(map(self._vocabulary.get, parts))
+        ids: list[int] = []
+        start = 0
+        for _ in range(found.count(None)):
+            at = found.index(None, start)
+            ids += found[start:at]
+            ids += self._cuts[parts[at]]
+            start = at + 1
+        return ids + found[start:]
 
     def _ids_of_any(self, text: str) -> list[int]:
         return self._cuts.of_any(text)
@@ -206,15 +215,14 @@ def _estimate(text: str, n_pieces: int) -> int:
 
 
 class _Cuts(dict[str, tuple[int, ...]]):
-    """The pieces of words: cut when they are first asked for, then remembered.
+    """The pieces of rare words: cut when they are first asked for, then kept.
 
     An ASCII word must be in lower case and without marks; of others each is
     what stands between spaces. Threads may ask at once: they find the same.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> None:
-        # Pieces that are whole words; nobody asks for the others ("##s", "[UNK]").
-        super().__init__((p, (at,)) for p, at in vocabulary.items() if p.isascii())
+        super().__init__()
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self.unknown_id = vocabulary.get("[UNK]", 0)
 

@@ -4,8 +4,7 @@ Colours are those of Okabe and Ito, which people who see colours differently
 can tell apart; line styles and markers differ as well.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.plots.files import figure_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +26,6 @@ _OURS = ("#D55E00", "#CC79A7", "#E69F00", "#882255", "#AA4499", "#661100")
 _OTHERS = ("#0072B2", "#009E73", "#56B4E9", "#332288", "#117733", "#88CCEE")
 _GREY, _DARK = "#777777", "#222222"
 _STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 4)))
-_FORMATS = (".png", ".svg", ".pdf")
-_DATES = {".svg": "Date", ".pdf": "CreationDate"}
 _MARGIN = 0.02
 
 
@@ -99,7 +97,7 @@ def plot_curves(
     """
     if not curves:
         raise ConfigurationError("there is no curve to draw")
-    with _figure(files, (13.0, 5.6)) as figure:
+    with figure_for(files, (13.0, 5.6)) as figure:
         from matplotlib.ticker import LogLocator
 
         whole, enlarged = figure.subplots(1, 2)
@@ -162,7 +160,7 @@ def plot_reliability(
         raise ConfigurationError("there is no method to draw")
     colours = cycle((_OURS[0], *_OTHERS))
     markers = cycle("osD^vP")
-    with _figure(files, (5.6, 5.4)) as figure:
+    with figure_for(files, (5.6, 5.4)) as figure:
         from matplotlib.collections import PathCollection
 
         axes = figure.subplots()
@@ -189,33 +187,6 @@ def plot_reliability(
         for handle in legend.legend_handles[1:]:
             if isinstance(handle, PathCollection):
                 handle.set_sizes([36.0])
-
-
-@contextmanager
-def _figure(files: Sequence[Path], size: tuple[float, float]) -> Iterator["Figure"]:
-    for file in files:
-        if file.suffix.lower() not in _FORMATS:
-            raise ConfigurationError(
-                f"cannot draw {file.name!r}; use one of the endings {_FORMATS}"
-            )
-    try:
-        from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigurationError(
-            "figures need matplotlib: pip install 'mixllm-integrations[report]'"
-        ) from error
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    yield figure
-    # No date, no random names: the same figures give the same file.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixllm"}):
-        for file in files:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            date = _DATES.get(file.suffix.lower())
-            metadata: Any = {date: None} if date else None
-            figure.savefig(file, dpi=150, metadata=metadata)
 
 
 def _draw_lines(axes: "Axes", curves: Sequence[PlottedCurve]) -> None:

@@ -24,7 +24,7 @@ def test_percentiles_are_those_of_the_sample():
 
 def test_a_measured_process_that_fails_says_why():
     with pytest.raises(MixLLMError, match=r"failed: ModuleNotFoundError: .*'nowhere'"):
-        overhead._python("-c", "import nowhere")
+        overhead.run_python("-c", "import nowhere")
 
 
 def test_each_prompt_is_timed_once_after_the_warm_up():

@@ -237,7 +237,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     n_trials, hits = 300, 0
     for _ in range(n_trials):
         best = rng.lognormal(sigma=0.5, size=100)
-        low, high = budget._interval(best * (rng.random(100) < 0.5), best, seed=1)
+        low, high = budget.bootstrap_ratio(best * (rng.random(100) < 0.5), best, seed=1)
         hits += low <= 0.5 <= high
     assert 0.90 <= hits / n_trials <= 0.99
 

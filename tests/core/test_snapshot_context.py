@@ -116,7 +116,7 @@ def test_what_is_saved_has_names_and_kinds_that_do_not_depend_on_the_machine(sav
         "shape.chosen": "int64",
         "scorer.column_of": "int32",
         "scorer.idf": "float32",
-        "scorer.weights": "float32",
+        "scorer.weights": "float16",
         "scorer.offset": "float32",
     }
 
