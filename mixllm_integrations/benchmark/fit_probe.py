@@ -25,6 +25,7 @@ from mixllm_integrations.core.types import Candidate, FloatArray
 __all__ = ["main", "peak_bytes", "predict_seconds", "read_table", "write_table"]
 
 _REPEATS = 3
+_STATUS = Path("/proc/self/status")
 _MATRICES = ("quality", "input_tokens", "output_tokens", "cost", "latency_seconds")
 
 
@@ -90,13 +91,20 @@ def predict_seconds(router: Router, prompts: Sequence[str]) -> float:
 
 
 def peak_bytes() -> int | None:
-    """Return the most memory this process has had; ``None`` if it is not told."""
+    """Return the most memory this process has had; ``None`` if it is not told.
+
+    Linux also counts in `resource` what the process was started from had, so
+    its own figure is asked for there.
+    """
+    if _STATUS.exists():
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+        peak = next((line for line in lines if line.startswith("VmHWM:")), None)
+        return None if peak is None else 1024 * int(peak.split()[1])
     try:
         import resource
     except ImportError:  # not a Unix
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
 def _listed(matrix: FloatArray) -> list[list[float | None]]:

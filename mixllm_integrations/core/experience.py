@@ -52,6 +52,7 @@ class Experience:
         self.lengths: dict[str, RunningRatio] = {}
         self.costs: dict[str, RunningRatio] = {}
         self._factors: tuple[FloatArray, FloatArray] | None = None
+        self._places: dict[str, int] = {}
 
     def add(self, name: str) -> None:
         """Start with a candidate, or go on where it was removed.
@@ -144,14 +145,18 @@ class Experience:
         """
         if outcome.error is not None or pending.version != self.version:
             return
-        for ratios, real, said in (
-            (self.lengths, outcome.output_tokens, pending.predicted_output_tokens),
-            (self.costs, cost, pending.token_cost),
+        name = pending.candidate
+        for which, (ratios, real, said) in enumerate(
+            (
+                (self.lengths, outcome.output_tokens, pending.predicted_output_tokens),
+                (self.costs, cost, pending.token_cost),
+            )
         ):
-            ratio = ratios.get(pending.candidate)
+            ratio = ratios.get(name)
             if ratio is not None and real and math.isfinite(said) and said > 0:
                 ratio.update(real=float(real), predicted=said)
-                self._factors = None
+                if self._factors is not None and name in self._places:
+                    self._factors[which][self._places[name]] = ratio.value
 
     def factors(self, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
         """Return what predicted lengths and costs are to be multiplied by.
@@ -165,10 +170,11 @@ class Experience:
         Returns
         -------
         tuple of FloatArray
-            Each of shape ``(len(names),)``.
+            Each of shape ``(len(names),)``; the next outcome changes them.
         """
         if self._factors is None or len(self._factors[0]) != len(names):
             lengths = np.array([self.lengths[name].value for name in names])
             costs = np.array([self.costs[name].value for name in names])
             self._factors = lengths, costs
+            self._places = {name: place for place, name in enumerate(names)}
         return self._factors

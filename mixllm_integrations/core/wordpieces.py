@@ -12,7 +12,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ _CLIPPED_CHARACTERS = _HEAD_CHARACTERS + 1 + _TAIL_CHARACTERS
 # A piece of a byte-level vocabulary rarely spans more bytes than this.
 _BYTES_PER_TOKEN = 8
 _MARKS = tuple((mark, f" {mark} ") for mark in string.punctuation)
+_ELSEWHERE = "\0"  # stands for a word that is not ASCII; no other text has it
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LONGEST_PART = 100  # characters; WordPiece knows no longer one
 _MAX_CACHED_WORDS, _MAX_CACHED_LENGTH = 20_000, 32
@@ -173,17 +173,11 @@ class WordPieces:
         # such a text is left to it.
         if _CONTROL.search(text):
             return self._ids_of_any(text)
-        if text.isascii():
-            return self._ids_of_ascii(text)
-        ids: list[int] = []
-        for is_ascii, words in groupby(text.split(), str.isascii):
-            if is_ascii:
-                ids += self._ids_of_ascii(" ".join(words))
-            else:
-                ids += chain.from_iterable(map(self._cuts.__getitem__, words))
-        return ids
-
-    def _ids_of_ascii(self, text: str) -> list[int]:
+        others: list[str] = []
+        if not text.isascii():
+            words = text.split()
+            others = [word for word in words if not word.isascii()]
+            text = " ".join([w if w.isascii() else _ELSEWHERE for w in words])
         # A few passes in C; only a part that is no piece is cut, or was before.
         text = text.lower()
         for mark, apart in _MARKS:
@@ -192,11 +186,12 @@ class WordPieces:
         parts = text.split()
         found: list[Any] = list(map(self._vocabulary.get, parts))
         ids: list[int] = []
-        start = 0
+        start, other = 0, iter(others)
         for _ in range(found.count(None)):
             at = found.index(None, start)
+            part = parts[at]
             ids += found[start:at]
-            ids += self._cuts[parts[at]]
+            ids += self._cuts[next(other) if part == _ELSEWHERE else part]
             start = at + 1
         return ids + found[start:]
 

@@ -83,6 +83,8 @@ def plot_growth(
 
 
 def _draw(axes: "Axes", panel: GrowthPanel) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for label, values, colour, look in (
         ("route, 99th percentile", panel.p99, _TAIL, "s--"),
         ("route, median", panel.p50, _MEDIAN, "o-"),
@@ -107,6 +109,8 @@ def _draw(axes: "Axes", panel: GrowthPanel) -> None:
     axes.set_xticks([], minor=True)
     axes.tick_params("x", rotation=45)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     axes.set_xlabel(panel.label)
     axes.grid(visible=True, linewidth=0.4, alpha=0.6)

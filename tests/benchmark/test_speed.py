@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from mixllm_integrations import ConfigurationError
+from mixllm_integrations.benchmark.commands import app
 from mixllm_integrations.benchmark.fit_probe import (
     peak_bytes,
     read_table,
@@ -126,3 +128,19 @@ def test_a_figure_has_a_panel_for_each_size(found, tmp_path):
 def test_a_figure_without_a_panel_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="no panel"):
         plot_growth([], [tmp_path / "x.png"])
+
+
+def test_the_command_prints_and_writes(world, tmp_path):
+    data = tmp_path / "world.jsonl"
+    rows = [
+        {name: getattr(record, name) for name in record.__slots__}
+        for record in world.records()
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    arguments = ["speed", "--data", data, "--pool", "all", "--quick", "--prompts", 10]
+    arguments += ["--json", tmp_path / "speed.json", "--plot", tmp_path / "speed.png"]
+    done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "route p50" in done.output
+    assert json.loads((tmp_path / "speed.json").read_text("utf-8"))["n_prompts"] == 10
+    assert (tmp_path / "speed.png").exists()

@@ -342,3 +342,31 @@ def test_a_tolerance_that_cannot_be_used_is_refused_and_the_old_one_stays(value)
 def test_settings_that_cannot_be_used_are_named(name, value):
     with pytest.raises(ConfigurationError, match=name):
         WaitingModel(**{name: value})
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["start", "finish", "fail", "later"]),
+            st.sampled_from(["fast", "unknown"]),
+            st.integers(0, 5),
+        ),
+        max_size=30,
+    )
+)
+def test_the_waits_at_hand_are_those_of_the_queues(steps):
+    time_is = [0.0]
+    model = WaitingModel(clock=lambda: time_is[0], max_age_seconds=60.0)
+    model.add(FAST)
+    model.add(UNKNOWN)
+    for what, name, number in steps:
+        call = f"{name}{number}"
+        if what == "start":
+            model.start(name, call, output_tokens=100 * number)
+        elif what == "later":
+            time_is[0] += 20.0
+        else:
+            error = "TimeoutError" if what == "fail" else None
+            model.finish(call, answer(50, latency=2.0, error=error))
+        expected = model.expected_seconds(["fast", "unknown"]).tolist()
+        assert expected == [q.wait() for q in model._queues.values()]

@@ -49,6 +49,7 @@ def test_a_lone_surrogate_becomes_a_question_mark() -> None:
 @example("It’s a naïve café – “really”? 東京へ行く")
 @example("tab\tnew\nline\r\x0bcontrol\x00char\x1cs\x85here\u200b\ufeff\u2028x\u00a0y")
 @example("x" * 101 + " " + "é" * 101)
+@example("a é b éé 10⁻³ c. “é” zqzq d")
 @example("İstanbul ΣΊΣΥΦΟΣ ß ﬁ ½ _under_score_ a_b C++ #tag @you")
 def test_the_quick_way_gives_the_pieces_that_the_tokenizer_gives(text: str) -> None:
     pieces = shipped_tokenizer()

@@ -1,0 +1,97 @@
+"""Arms that saw the same data are computed once; those that differ, by themselves."""
+
+import numpy as np
+import pytest
+
+from mixllm_integrations.core.bandit import DesignMatrices, ResidualHeads
+from mixllm_integrations.core.errors import UnknownCandidateError
+
+NAMES = tuple(f"arm {i}" for i in range(6))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def seen_alike(rng, *, forgetting=1.0):
+    matrices = DesignMatrices(4, l2=2.0, forgetting=forgetting)
+    for name in NAMES:
+        matrices.add(name)
+    matrices.accumulate(rng.normal(size=(30, 4)), np.ones((30, 6), bool), NAMES)
+    return matrices
+
+
+def explicit(matrices, contexts):
+    """sqrt(xᵀA⁻¹x), from the matrix itself."""
+    found = np.empty((len(contexts), len(NAMES)))
+    for column, name in enumerate(NAMES):
+        inverse = np.linalg.inv(2.0 * np.eye(4) + matrices.gram(name))
+        found[:, column] = np.sqrt(
+            np.einsum("nd,de,ne->n", contexts, inverse, contexts)
+        )
+    return found
+
+
+def test_arms_fitted_on_the_same_queries_are_one_group(rng):
+    ((_, groups),) = seen_alike(rng)._grouped(NAMES)
+    assert [columns for _, columns, _ in groups] == [[0, 1, 2, 3, 4, 5]]
+    assert groups[0][2] == []
+
+
+def test_an_arm_that_learned_leaves_the_others_together(rng):
+    matrices = seen_alike(rng)
+    matrices.observe(NAMES[2], rng.normal(size=4))
+    ((_, groups),) = matrices._grouped(NAMES)
+    ((_, columns, tails),) = groups  # one product for all, and a tail for one
+    assert columns == [0, 1, 2, 3, 4, 5]
+    assert [column for column, _ in tails] == [2]
+
+
+@pytest.mark.parametrize("forgetting", [1.0, 0.9])
+def test_widths_are_those_of_each_matrix_before_and_after_learning(rng, forgetting):
+    matrices = seen_alike(rng, forgetting=forgetting)
+    contexts = rng.normal(size=(5, 4))
+    for learner in (None, 2, 2, 5, 0, 2):
+        if learner is not None:
+            matrices.observe(NAMES[learner], rng.normal(size=4))
+        widths = matrices.widths(contexts, NAMES)
+        np.testing.assert_allclose(widths, explicit(matrices, contexts), atol=1e-12)
+
+
+def test_what_was_found_for_some_names_is_not_taken_for_others(rng):
+    matrices = seen_alike(rng)
+    matrices.observe(NAMES[0], rng.normal(size=4))
+    contexts = rng.normal(size=(1, 4))
+    whole = matrices.widths(contexts, NAMES)[0]
+    turned = matrices.widths(contexts, NAMES[::-1])[0]
+    np.testing.assert_array_equal(turned[::-1], whole)
+    names = list(NAMES)
+    matrices.widths(contexts, names)
+    names.reverse()  # the same object, other names
+    np.testing.assert_array_equal(matrices.widths(contexts, names)[0], turned)
+
+
+def test_an_arm_that_left_is_missed_at_once(rng):
+    matrices, heads = seen_alike(rng), ResidualHeads(4)
+    heads.add("a")
+    names = ("a",)
+    heads.correct(np.ones((1, 4)), names)
+    heads.remove("a")
+    with pytest.raises(UnknownCandidateError):
+        heads.correct(np.ones((1, 4)), names)
+    matrices.widths(np.ones((1, 4)), NAMES)
+    matrices.remove(NAMES[3])
+    with pytest.raises(UnknownCandidateError):
+        matrices.widths(np.ones((1, 4)), NAMES)
+
+
+def test_a_correction_is_seen_by_the_next_query():
+    heads = ResidualHeads(1)
+    names = ("a", "b")
+    for name in names:
+        heads.add(name)
+    x = np.ones((1, 1))
+    assert heads.correct(x, names).tolist() == [[0.0, 0.0]]
+    heads.update("b", x[0], 1.0)  # 1·1 / (1 + 1)
+    assert heads.correct(x, names).tolist() == [[0.0, pytest.approx(0.5)]]
