@@ -6,6 +6,7 @@ look alike form a domain; it is named after the words that set it apart.
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from mixllm_integrations.core.types import FloatArray
 from mixllm_integrations.core.wordpieces import WordPieces, shipped_tokenizer
 
-__all__ = ["cluster_queries"]
+__all__ = ["cluster_queries", "fit_clusters"]
 
 _CLUSTERS, _QUERIES_PER_CLUSTER = 15, 50  # our choice; 15 to 30 serve alike
 _FITTED_ON = 10_000  # queries
+_STARTS = 2  # of k-means
 _WORDS_PER_NAME, _SHORTEST_WORD = 3, 4
 _NAMELESS = "no word of its own"
 
@@ -57,20 +59,42 @@ def cluster_queries(
     n_clusters = min(n_domains, _CLUSTERS, len(places) // _QUERIES_PER_CLUSTER)
     if n_clusters < 2:
         return (), np.zeros((len(places), 0))
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
     rows = np.random.default_rng(seed).permutation(len(places))[:_FITTED_ON]
-    model = KMeans(n_clusters, n_init=2, random_state=seed)
-    with warnings.catch_warnings():
-        # Queries that lie all but together make fewer clusters: no matter.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(places[np.sort(rows)])
+    model = fit_clusters(places[np.sort(rows)], n_clusters, seed=seed)
     labels = model.predict(places)
     found, labels = np.unique(labels, return_inverse=True)
     if len(found) < 2:
         return (), np.zeros((len(places), 0))
     return _names(ids, labels, len(found)), np.eye(len(found))[labels]
+
+
+def fit_clusters(
+    places: NDArray[np.float32],
+    n_clusters: int,
+    *,
+    seed: int,
+    weights: FloatArray | None = None,
+) -> Any:  # noqa: ANN401
+    """Return a fitted k-means; what lies all but together makes fewer clusters.
+
+    Parameters
+    ----------
+    places
+        Shape ``(n, n_dimensions)``.
+    n_clusters
+        At most.
+    seed
+        Of the starts.
+    weights
+        Of the places, shape ``(n,)``; by default all alike.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    model = KMeans(n_clusters, n_init=_STARTS, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(places, sample_weight=weights)
 
 
 def _names(

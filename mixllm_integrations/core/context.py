@@ -26,6 +26,7 @@ __all__ = ["ContextModel"]
 _PROJECTED = 32  # of the embedding; measured: 32 to 256 route alike
 _POSTERIOR_WEIGHT = 1.0
 _TRAIT_WEIGHT = 0.3
+_SURE_TRAIT = 4.0  # squared correlations below that many in n are taken for chance
 _DOMAIN_L2, _TRAIT_L2 = 0.5, 8.0
 _FEWEST_QUERIES = 8  # below that, only the embedding is used
 
@@ -47,7 +48,8 @@ class ContextModel:
     domains
         Turns domain scores into a posterior; ``None`` where there are none.
     trait_scale
-        Standard deviation of each trait's score, shape ``(n_traits,)``.
+        What each trait's score is multiplied by, shape ``(n_traits,)``: 0 where
+        text says nothing of it.
     seen, seen_scores
         Digests of the training queries, ascending, shape ``(n,)``, and their
         scores out of fold, shape ``(n, n_outputs)``: see `training_contexts`.
@@ -146,7 +148,7 @@ class ContextModel:
             shape,
             scorer,
             Domains.fit(names, shares, scores[:, :n_domains]) if names else None,
-            scores[:, n_domains:].std(axis=0) + 1e-6,
+            _trait_scale(scores[:, n_domains:], traits),
             seen,
             scores[first].astype(np.float16),
         )
@@ -250,7 +252,7 @@ class ContextModel:
         traits = scores[:, n_domains:] - self.scorer.offset[n_domains:]
         parts = [
             (reading.embeddings - self.centre) @ self.axes,
-            traits * (_TRAIT_WEIGHT / self.trait_scale),
+            traits * (_TRAIT_WEIGHT * self.trait_scale),
             self.form.apply(reading),
             self.shape.features(shapes),
             np.ones((len(scores), 1)),
@@ -268,6 +270,19 @@ def _dense(
     return np.concatenate(
         [reading.embeddings, shape.weight * shapes], axis=1, dtype=np.float32
     )
+
+
+def _trait_scale(scores: FloatArray, traits: FloatArray) -> FloatArray:
+    """Return what brings each trait's scores to their weight, shape (n_traits,).
+
+    Scores that hardly follow the trait out of fold weigh less, and those that
+    do not follow it nothing: they would still carry labels from fold to fold.
+    """
+    about, truth = scores - scores.mean(axis=0), traits - traits.mean(axis=0)
+    spread, true_spread = scores.std(axis=0), traits.std(axis=0)
+    follows = (about * truth).mean(axis=0) / np.maximum(spread * true_spread, 1e-12)
+    chance = _SURE_TRAIT / (len(scores) * np.maximum(follows, 1e-6) ** 2)
+    return np.asarray(np.maximum(0.0, 1.0 - chance) / (spread + 1e-6))
 
 
 def _leading_axes(centred: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from mixllm_integrations.core.records import RecordTable
 from mixllm_integrations.core.types import Candidate, FloatArray
 
 __all__ = [
+    "LONGEST_ANSWER",
     "CostModel",
     "ListPrices",
     "RunningRatio",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 _MILLION = 1e6
+LONGEST_ANSWER = 200_000.0  # tokens; above what any model gives in one call
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +198,8 @@ def fill_output_tokens(
     Returns
     -------
     FloatArray
-        Shape ``(n_queries, n_candidates)``, NaN where nothing is known.
+        Shape ``(n_queries, n_candidates)``, NaN where nothing is known. A cost
+        implies no more than `LONGEST_ANSWER`; the rest is in the cost factor.
     """
     given = np.array([c.input_cost_per_million_tokens for c in candidates])
     taken = np.array([c.output_cost_per_million_tokens for c in candidates])
@@ -204,7 +207,7 @@ def fill_output_tokens(
     left = table.cost * _MILLION - inputs * given
     implied = np.divide(left, taken, out=np.full_like(left, np.nan), where=taken > 0)
     known = np.isfinite(table.output_tokens)
-    return np.where(known, table.output_tokens, np.maximum(implied, 0.0))
+    return np.where(known, table.output_tokens, implied.clip(0.0, LONGEST_ANSWER))
 
 
 @dataclass(slots=True)

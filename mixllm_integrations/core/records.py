@@ -24,7 +24,7 @@ class RecordTable:
     Parameters
     ----------
     queries
-        Distinct texts, in order of first appearance.
+        Distinct texts, in alphabetical order.
     tags
         Tags of each query, over all its records.
     names
@@ -61,7 +61,9 @@ class RecordTable:
 def tabulate(
     records: Iterable[RoutingRecord], candidates: Sequence[str]
 ) -> RecordTable:
-    """Return the table of some records.
+    """Return the table of some records, queries in alphabetical order.
+
+    So a fit does not depend on the order in which records came.
 
     Parameters
     ----------
@@ -107,7 +109,9 @@ def tabulate(
     columns = np.flatnonzero(seen.any(axis=0)).tolist()
     means = [_means(shape, where, v)[:, columns] for v in values.T]
     names = tuple(candidates[c] for c in columns)
-    return RecordTable(tuple(row_of), tuple(map(tuple, tags)), names, *means)
+    queries = tuple(row_of)
+    table = RecordTable(queries, tuple(map(tuple, tags)), names, *means)
+    return table.rows(sorted(range(len(queries)), key=queries.__getitem__))
 
 
 def _means(

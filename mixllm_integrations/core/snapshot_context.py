@@ -84,7 +84,9 @@ def context_from(
         n_domains = len(names)
         rate = finite(arrays, "domains.base_rate", np.float64, n_domains)
         domains = Domains(names, rate, float(state["sharpness"]))
-    trait_scale = _positive(arrays, "context.trait_scale", None)
+    trait_scale = finite(arrays, "context.trait_scale", np.float64, None)
+    if not (trait_scale >= 0).all():
+        raise StateFormatError("context.trait_scale is negative")
     if not trait_scale.size:
         raise StateFormatError("context.trait_scale is empty: ease must be there")
     n_outputs = n_domains + len(trait_scale)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mixllm_integrations.core.clusters import fit_clusters
 from mixllm_integrations.core.encoder import Encoder
 from mixllm_integrations.core.types import FloatArray
 
@@ -119,13 +120,12 @@ def _cluster(
 ) -> list[int]:
     if len(names) <= n_domains:
         return list(range(len(names)))
-    from sklearn.cluster import KMeans
-
     weights = np.array([frequency[tag] for tag in names], dtype=np.float64)
     places = encoder.encode(names)
     n_places = len(np.unique(places, axis=0))  # "Law" and "law" may share one
-    model = KMeans(min(n_domains, n_places), n_init=3, random_state=seed)
-    return [int(label) for label in model.fit(places, sample_weight=weights).labels_]
+    n_clusters = min(n_domains, n_places)
+    model = fit_clusters(places, n_clusters, seed=seed, weights=weights)
+    return [int(label) for label in model.labels_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

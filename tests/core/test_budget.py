@@ -258,7 +258,7 @@ def table(n, *, complete=None, cost=True):
     """Return n queries; beyond the first `complete`, "b" has no label."""
     return tabulate(
         [
-            RoutingRecord(f"q{i}", name, (i % 10) / 10, cost=0.01 if cost else None)
+            RoutingRecord(f"q{i:03}", name, (i % 10) / 10, cost=0.01 if cost else None)
             for i in range(n)
             for name in "ab"
             if name == "a" or complete is None or i < complete
@@ -291,7 +291,7 @@ def test_every_query_is_predicted_once_by_a_fit_without_it():
     assert all(train.isdisjoint(test) for train, test in forecast.calls)
     assert all(len(train) + len(test) == 30 for train, test in forecast.calls)
     tested = [query for _, test in forecast.calls for query in test]
-    assert sorted(tested) == sorted(f"q{i}" for i in range(30))
+    assert sorted(tested) == sorted(f"q{i:03}" for i in range(30))
     assert got.names == ("a", "b")
     assert got.quality[:, 0].tolist() == [(i % 10) / 10 for i in range(30)]
     np.testing.assert_allclose(got.predicted_quality, 0.02)

@@ -135,11 +135,22 @@ def test_blocks_tile_the_vector(sample, tags, n_domains, n_traits):
     )
 
 
-def test_traits_have_one_scale_out_of_fold(known):
+def test_traits_that_text_tells_have_nearly_one_scale_out_of_fold(known):
     model, contexts = known
     scores = model.blocks["difficulty"].start, model.blocks["contrasts"].stop
-    spread = contexts[:, slice(*scores)].std(axis=0)
-    np.testing.assert_allclose(spread, module._TRAIT_WEIGHT, rtol=1e-4)
+    spread = contexts[:, slice(*scores)].std(axis=0) / module._TRAIT_WEIGHT
+    assert ((spread > 0.95) & (spread <= 1.0)).all()
+
+
+def test_a_trait_weighs_what_its_scores_follow_it_beyond_chance():
+    truth = np.array([[1.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]] * 4)
+    scores = truth.copy()
+    scores[:, 0] *= 2.0
+    scores[:8, 1] *= -1.0  # correlation 0, with scores as large as ever
+    # 16 queries, correlation 1: 1 - 4 / 16 = 0.75, over a spread of 2.
+    found = module._trait_scale(scores, truth)
+    assert found == pytest.approx([0.375, 0.0], abs=1e-6)
+    assert module._trait_scale(-scores, truth).tolist() == [0.0, 0.0]
 
 
 def test_the_axes_are_directions_of_length_one_at_right_angles(known):
@@ -190,8 +201,8 @@ def test_a_level_that_all_traits_share_changes_no_context(sample):
 
 
 def test_training_contexts_are_out_of_fold(sample):
-    # Ease and tags are noise, so nothing can be known of them. Contexts in which
-    # each query's own label had a say would know them by heart.
+    # Tags are noise, so nothing can be known of them. Contexts in which each
+    # query's own label had a say would know them by heart.
     rng = np.random.default_rng(0)
     noise = rng.normal(size=300)
     labels = rng.integers(0, 4, size=300)
@@ -203,13 +214,16 @@ def test_training_contexts_are_out_of_fold(sample):
     def hits(found):
         return (found[:, model.blocks["posterior"]].argmax(axis=1) == truth).mean()
 
-    def follows(found):
-        return np.corrcoef(difficulty(model, found), noise)[0, 1]
-
     assert hits(inside) > 0.7
     assert hits(contexts) < 0.4  # chance: 0.25
-    assert follows(inside) > 0.6
-    assert follows(contexts) < 0.2
+
+
+def test_an_ease_that_is_noise_is_left_out_of_contexts(sample):
+    # Its scores out of fold hold nothing but other queries' labels.
+    noise = np.random.default_rng(0).normal(size=300)
+    model, contexts = fitted(sample.queries, [()] * 300, noise)
+    assert not difficulty(model, contexts).any()
+    assert not difficulty(model, model.contexts(read(sample.queries, ENCODER))).any()
 
 
 def test_only_the_scores_of_training_contexts_differ_from_serving(known, sample):

@@ -250,12 +250,18 @@ def test_labels_that_do_not_scatter_are_believed():
     np.testing.assert_allclose(found, [0.2, 0.8], atol=0.1)
 
 
+def test_two_labels_that_agree_are_no_certainty():
+    # Scatter (0 + 5 · 0.2) / (1 + 5) = 1/6; the declared spread stays about 0.05.
+    found = levels([1.0], [2], declared(0.5), np.ones((2, 1)))
+    assert found[0] < 0.75
+
+
 def test_what_a_query_does_to_all_alike_is_no_scatter():
     rng = np.random.default_rng(0)
     shared = rng.uniform(0.2, 0.6, (200, 1)) + np.array([0.0, 0.1, 0.2])
     alone = module._scatter(shared.mean(axis=0), shared)
     mixed = rng.permuted(shared, axis=0)
-    assert alone == module._LEAST_SCATTER
+    assert alone == pytest.approx(module._LEAST_SCATTER, abs=0.003)
     assert module._scatter(mixed.mean(axis=0), mixed) == pytest.approx(
         mixed.var() * 0.7, rel=0.5
     )

@@ -75,6 +75,8 @@ def test_a_higher_price_never_costs_less(tokens, prices, more):
         # A bill below the input's price leaves nothing for an answer.
         ({"input_tokens": 1000, "cost": 0.001}, 0.0),
         ({"input_tokens": 1000}, NAN),
+        # A dollar would be 100,000 tokens; ten are more than a model gives.
+        ({"input_tokens": 1000, "cost": 10.0}, 200_000.0),
     ],
 )
 def test_a_recorded_cost_implies_the_output_tokens(numbers, expected):
@@ -86,6 +88,12 @@ def test_without_an_output_price_a_cost_implies_no_length():
     half = Candidate("half", 2.0, 0.0)
     tokens, _ = learned([record("q", "half", cost=0.003)], [half], [500])
     assert np.isnan(tokens).all()
+
+
+def test_what_no_length_explains_is_in_the_cost_factor():
+    # 200,000 tokens at 10 and 1,000 at 2 USD a million are 2.002 USD, not 10.
+    _, model = learned([record("q", input_tokens=1000, cost=10.0)], [DEAR], [500])
+    assert model.cost_factor.tolist() == pytest.approx([10.0 / 2.002])
 
 
 def test_implied_output_tokens_use_the_candidates_own_count_of_the_input():

@@ -30,13 +30,22 @@ def test_a_small_table_is_the_one_worked_out_by_hand():
         ["a", "b"],
     )
     nan = math.nan
-    assert table.queries == ("q2", "q1")  # by first appearance
+    assert table.queries == ("q1", "q2")  # by alphabet
     assert table.names == ("a", "b")  # by declaration
-    assert table.tags == ((), ("law",))
-    assert same(table.quality, [[0.0, 1.0], [0.25, nan]])
-    assert same(table.input_tokens, [[nan, 10.0], [nan, nan]])
-    assert same(table.output_tokens, [[nan, 5.0], [nan, nan]])
-    assert same(table.cost, [[0.0, 0.5], [nan, nan]])
+    assert table.tags == (("law",), ())
+    assert same(table.quality, [[0.25, nan], [0.0, 1.0]])
+    assert same(table.input_tokens, [[nan, nan], [nan, 10.0]])
+    assert same(table.output_tokens, [[nan, nan], [nan, 5.0]])
+    assert same(table.cost, [[nan, nan], [0.0, 0.5]])
+
+
+def test_the_order_of_records_does_not_matter():
+    records = [
+        record(f"q{i}", name, i / 8, cost=float(i)) for i in range(8) for name in "ab"
+    ]
+    first, second = tabulate(records, "ab"), tabulate(records[::-1], "ab")
+    assert first.queries == second.queries
+    assert all(same(getattr(first, n), getattr(second, n)) for n in NUMBERS)
 
 
 def test_several_records_of_one_query_and_candidate_are_averaged():
@@ -65,7 +74,8 @@ def test_tags_of_all_records_of_a_query_are_joined_in_order():
         ],
         ["a", "b"],
     )
-    assert table.tags == (("law", "tax", "art"), ())
+    assert table.queries == ("other", "q")
+    assert table.tags == ((), ("law", "tax", "art"))
 
 
 def test_a_candidate_without_records_has_no_column():

@@ -171,7 +171,7 @@ def test_an_array_that_is_not_finite_is_refused_by_name(saved, name, junk):
         ("shape.columns", len(SHAPE_FEATURES), "shape.columns points to features"),
         ("shape.scale", 0.0, "shape.scale is not positive"),
         ("form.scale", -1.0, "form.scale is not positive"),
-        ("context.trait_scale", 0.0, "context.trait_scale is not positive"),
+        ("context.trait_scale", -1.0, "context.trait_scale is negative"),
         ("scorer.column_of", -1, "scorer.column_of points to columns"),
         ("scorer.column_of", 2**30, "scorer.column_of points to columns"),
         ("scorer.idf", -1.0, "scorer.idf holds what is no document frequency"),

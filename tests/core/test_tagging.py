@@ -98,6 +98,18 @@ def test_tags_that_differ_in_case_only_are_no_reason_to_warn():
     assert shares.tolist() == [[1.0]] * 4
 
 
+def test_tags_that_all_but_share_a_place_are_no_reason_to_warn():
+    class Blurred(LetterEncoder):
+        def encode(self, texts):
+            rows = np.full((len(texts), 26), 0.2, dtype=np.float32)
+            rows[:, 0] += [1e-8 * ord(text[0]) for text in texts]
+            return rows
+
+    names, shares = grouped([("a",), ("b",), ("c",), ("d",)], 3, encoder=Blurred())
+    assert 1 <= len(names) <= 3
+    assert shares.sum(axis=1).tolist() == [1.0] * 4
+
+
 def test_one_domain_takes_all_tags():
     names, shares = grouped([("a",), ("b",), ("c", "a")], 1)
     assert names == ("a",)

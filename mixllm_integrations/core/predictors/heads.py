@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mixllm_integrations.core.predictors.base import column_means
 from mixllm_integrations.core.predictors.selection import LENGTH, HeadBank, fit_heads
+from mixllm_integrations.core.pricing import LONGEST_ANSWER
 from mixllm_integrations.core.prior import QualityPrior
 from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.types import Candidate, FloatArray
@@ -19,7 +20,6 @@ from mixllm_integrations.core.types import Candidate, FloatArray
 __all__ = ["UNKNOWN_OUTPUT_TOKENS", "CandidateHeads", "prior_quality"]
 
 UNKNOWN_OUTPUT_TOKENS = 256.0  # where no length was ever seen (our choice)
-_LONGEST = 200_000.0
 _SMEARING_LIMITS = (0.2, 5.0)
 # Least squares over the 26 models recorded in two public data sets: mean
 # quality against log10 of the blended list price (3 input : 1 output).
@@ -31,6 +31,7 @@ _CLASS_WIDTH = 0.3  # decades of price within which candidates are alike
 _DECLARED_SPREAD, _PRICED_SPREAD, _LEVEL_SPREAD = 0.05, 0.15, 0.15
 _SPREAD_MASS = 5.0  # candidates that the guess of a spread counts as
 _LEAST_SCATTER = 0.02
+_USUAL_SCATTER, _SCATTER_MASS = 0.2, 5.0  # before a label, and its worth in labels
 _HALF_TRUST = 100.0  # labels with which half of what a head says is usually noise
 # How sure the usual trust in heads, and in the prior, is: in variances of a label.
 _TRUST_MASS, _PRIOR_MASS = 64.0, 16.0
@@ -172,7 +173,6 @@ class CandidateHeads:
         bank, found, tried = fit_heads(contexts, beyond, predictor=predictor, seed=seed)
         usual = counts / (counts + _HALF_TRUST)
         trust = _slope(found - means, beyond[tried] - means, usual, _TRUST_MASS)
-        trust = np.where(few, trust, 1.0)
         lengths = _without_gaps(output_tokens)
         logs, honest, rows = fit_heads(
             contexts,
@@ -337,7 +337,8 @@ def _scatter(means: FloatArray, quality: FloatArray | None) -> float:
     """Return the variance of a label about its candidate's mean.
 
     What a query does to all candidates alike moves their common level alone and
-    is taken off where they were labelled on the same queries.
+    is taken off where they were labelled on the same queries. Few labels that
+    happen to agree are no reason to be sure: a usual scatter counts beside them.
     """
     if quality is None:
         return max(float((means * (1.0 - means)).mean()), _LEAST_SCATTER)
@@ -349,7 +350,8 @@ def _scatter(means: FloatArray, quality: FloatArray | None) -> float:
         freedom = float(np.maximum(count - 1, 0).sum()) - (len(means) - 1)
     else:
         freedom = float(count.sum()) - len(means)
-    return max(float((left**2).sum()) / max(freedom, 1.0), _LEAST_SCATTER)
+    seen = float((left**2).sum()) + _SCATTER_MASS * _USUAL_SCATTER
+    return max(seen / (max(freedom, 0.0) + _SCATTER_MASS), _LEAST_SCATTER)
 
 
 def _slope(
@@ -370,7 +372,7 @@ def _slope(
 
 
 def _raised(logs: FloatArray) -> FloatArray:
-    return np.expm1(np.clip(logs, 0.0, np.log1p(_LONGEST)))
+    return np.expm1(np.clip(logs, 0.0, np.log1p(LONGEST_ANSWER)))
 
 
 def _without_gaps(output_tokens: FloatArray) -> FloatArray:
