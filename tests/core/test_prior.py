@@ -170,9 +170,9 @@ def test_another_prior_is_refused(prior):
 
 
 def test_labels_without_any_scatter_overrule_the_prior():
-    records = [RoutingRecord(f"{'1 + ' * (i % 9)}1?", "small", 0.7) for i in range(40)]
+    records = [RoutingRecord(f"{i} + 1?", "small", 0.7) for i in range(300)]
     router = Router(CANDIDATES[:1], predictor="ridge").fit(records)
-    queries = ["1 + 1 + 1 + 1 + 1 + 1?", "Who wrote Faust?"]
+    queries = ["1000 + 1?", "Who wrote Faust?"]
     np.testing.assert_allclose(router.predict(queries).quality, 0.7, atol=0.02)
 
 
