@@ -128,7 +128,7 @@ class ShapeScale:
         reading
             Of the queries.
         """
-        return self._standard(shape_features(reading.shape)[:, self.columns])
+        return self._standard(shape_features(reading.shape).take(self.columns, axis=1))
 
     def features(self, standard: FloatArray) -> FloatArray:
         """Return the block of a context, shape ``(n, n_chosen)``.
@@ -138,11 +138,13 @@ class ShapeScale:
         standard
             From `apply`.
         """
-        return _SHAPE_WEIGHT * standard[:, self.chosen]
+        return _SHAPE_WEIGHT * standard.take(self.chosen, axis=1)
 
     def _standard(self, features: FloatArray) -> FloatArray:
-        standard = (features - self.mean) / self.scale
-        return np.minimum(np.maximum(standard, -_SHAPE_LIMIT), _SHAPE_LIMIT)
+        standard = features - self.mean
+        standard /= self.scale
+        np.maximum(standard, -_SHAPE_LIMIT, out=standard)
+        return np.minimum(standard, _SHAPE_LIMIT, out=standard)
 
 
 def _most_telling(

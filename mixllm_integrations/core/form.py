@@ -44,6 +44,10 @@ _LENGTHS = (
     "share_word_parts",
 )
 FORM_FEATURES: tuple[str, ...] = (*_WORDS, *_BY_SHAPE, *_LENGTHS)
+_SHARED = np.array(
+    [FORM_FEATURES.index(name) for name in ("numbers", "operators", "word_parts")]
+)  # in the order of the shares above
+_TOGETHER = 128  # texts: what they need still fits the cache of a processor
 
 
 @lru_cache(maxsize=4)
@@ -100,19 +104,32 @@ def form_features(
     2
     """
     group, members = _classes(tokenizer)
-    found = np.empty((len(ids), len(members)))
-    for row, pieces in zip(found, ids, strict=True):
-        row[:] = np.bincount(group.take(pieces), minlength=len(members))
-    counts = found @ members
-    n_pieces = np.array([p.size for p in ids], dtype=np.float64)
-    shared = np.maximum(n_pieces, 1.0)
-    columns = (
-        np.log1p(n_pieces),
-        np.log1p(characters),
-        n_pieces / np.maximum(characters, 1),
-        np.log1p(lines),
-        counts[:, FORM_FEATURES.index("numbers")] / shared,
-        counts[:, FORM_FEATURES.index("operators")] / shared,
-        counts[:, FORM_FEATURES.index("word_parts")] / shared,
-    )
-    return np.column_stack([np.log1p(counts), *columns])
+    tally = np.empty((len(ids), len(members)))
+    for start in range(0, len(ids), _TOGETHER):
+        chunk = slice(start, start + _TOGETHER)
+        _count(ids[chunk], group, tally[chunk])
+    counts = tally @ members
+    n_pieces = np.array([pieces.size for pieces in ids], dtype=np.float64)
+    features = np.empty((len(ids), len(FORM_FEATURES)))
+    n_counts = counts.shape[1]
+    np.log1p(counts, out=features[:, :n_counts])
+    features[:, n_counts] = np.log1p(n_pieces)
+    features[:, n_counts + 1] = np.log1p(characters)
+    features[:, n_counts + 2] = n_pieces / np.maximum(characters, 1)
+    features[:, n_counts + 3] = np.log1p(lines)
+    shared = np.maximum(n_pieces, 1.0)[:, None]
+    features[:, n_counts + 4 :] = counts.take(_SHARED, axis=1) / shared
+    return features
+
+
+def _count(
+    ids: Sequence[NDArray[np.int32]], group: NDArray[np.intp], tally: FloatArray
+) -> None:
+    """Count the groups of pieces of each text into its row."""
+    n_texts, n_groups = tally.shape
+    # Each text has numbers of its own, so that one count does for all.
+    first = np.arange(0, n_texts * n_groups, n_groups)
+    found = group.take(np.concatenate(ids))
+    found += first.repeat([pieces.size for pieces in ids])
+    counts = np.bincount(found, minlength=n_texts * n_groups)
+    tally[:] = counts.reshape(n_texts, n_groups)

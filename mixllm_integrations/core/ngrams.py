@@ -8,7 +8,8 @@ Fitting needs scipy's sparse matrices; scoring a text needs numpy alone.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ __all__ = ["NgramRidge", "fold_of_rows"]
 
 _PAIR_BUCKETS = 2**15
 _ITERATIONS = 15  # our choice: stopping early regularises, too
-_ODD = (1_000_003, 8_191)
+_ODD = (np.int32(1_000_003), np.int32(8_191))
+_TOGETHER = 128  # texts: what they need still fits the cache of a processor
+_Int = TypeVar("_Int", np.int32, np.int64)
 _NOTHING = np.zeros(0, dtype=np.int64)
 # 1 + log(count), looked up: a prompt has at most some thousand pieces.
 _DAMPED = np.append(0.0, 1.0 + np.log(np.arange(1.0, 10_000.0))).astype(np.float32)
@@ -161,12 +164,56 @@ class NgramRidge:
         embeddings
             Shape ``(n, dimension)``.
         """
-        n_columns = len(self.idf)
-        scores = embeddings @ self.weights[n_columns:] + self.offset
-        for row, pieces in zip(scores, ids, strict=True):
-            columns, values = self._row(*_columns(pieces, self.n_pieces))
-            row += values @ self.weights.take(columns, axis=0)
+        scores = embeddings @ self.weights[len(self.idf) :] + self.offset
+        if len(ids) == 1:
+            columns, values = self._row(*_columns(ids[0], self.n_pieces))
+            scores[0] += values @ self.weights.take(columns, axis=0)
+        else:
+            for start in range(0, len(ids), _TOGETHER):
+                chunk = slice(start, start + _TOGETHER)
+                self._add_scores(ids[chunk], scores[chunk])
         return np.asarray(scores, dtype=np.float64)
+
+    def _add_scores(
+        self, ids: Sequence[NDArray[np.int32]], scores: NDArray[np.float32]
+    ) -> None:
+        """Add what the pieces and pairs of each text score to its row."""
+        columns, counts, bounds = self._known_columns(ids)
+        values = _DAMPED.take(counts, mode="clip") * self.idf.take(columns)
+        weights = self.weights.take(columns, axis=0)
+        sums = np.zeros_like(scores)
+        for row, (start, stop) in zip(sums, pairwise(bounds), strict=True):
+            np.dot(values[start:stop], weights[start:stop], out=row)
+        squares = np.append(0.0, np.cumsum(values * values, dtype=np.float64))
+        lengths = np.sqrt(np.diff(squares.take(bounds))).astype(np.float32)
+        lengths[lengths == 0.0] = 1.0  # nothing known, nothing to add
+        sums /= lengths[:, None]
+        scores += sums
+
+    def _known_columns(
+        self, ids: Sequence[NDArray[np.int32]]
+    ) -> tuple[NDArray[np.int32], NDArray[np.intp], list[int]]:
+        """Return the columns of texts, how often each, and where each text's lie.
+
+        Those of text i stand from bound i to bound i + 1, ascending and without
+        column 0.
+        """
+        pieces = np.concatenate(ids)
+        columns = np.empty(max(2 * pieces.size - 1, 0), dtype=np.int32)
+        columns[: pieces.size] = self.column_of.take(pieces)
+        columns[pieces.size :] = self.column_of.take(_pairs(pieces, self.n_pieces))
+        # Each text has numbers of its own, so that one sort does for all.
+        first = np.arange(len(ids) + 1, dtype=np.int32) * np.int32(len(self.idf))
+        base = first[:-1].repeat([own.size for own in ids])
+        # The last piece of one text and the first of the next are no pair.
+        columns[pieces.size :][base[1:] != base[:-1]] = 0
+        known = columns != 0
+        columns[: pieces.size] += base
+        columns[pieces.size :] += base[:-1]
+        found, counts = _distinct(columns[known])
+        bounds = np.searchsorted(found, first)
+        found -= first[:-1].repeat(np.diff(bounds))
+        return found, counts, bounds.tolist()
 
     def _row(
         self, found: NDArray[np.int64], counts: NDArray[np.int64]
@@ -203,23 +250,32 @@ def _columns(
     """Return which pieces and pair buckets a text has, and how often each."""
     if not pieces.size:
         return _NOTHING, _NOTHING
-    wide = pieces.astype(np.int64)
-    found = np.empty(2 * wide.size - 1, dtype=np.int64)
-    found[: wide.size] = wide
-    pairs = found[wide.size :]
-    np.multiply(wide[:-1], _ODD[0], out=pairs)
-    pairs += wide[1:] * _ODD[1]
-    pairs &= _PAIR_BUCKETS - 1
-    pairs += n_pieces
-    found.sort()
-    last = np.empty(found.size, dtype=np.bool_)
-    np.not_equal(found[1:], found[:-1], out=last[:-1])
-    last[-1] = True
+    found = np.empty(2 * pieces.size - 1, dtype=np.int64)
+    found[: pieces.size] = pieces
+    found[pieces.size :] = _pairs(pieces, n_pieces)
+    return _distinct(found)
+
+
+def _pairs(pieces: NDArray[np.int32], n_pieces: int) -> NDArray[np.int32]:
+    """Return the bucket of each piece and its next, behind all pieces."""
+    # Only the last bits are kept, so nothing is lost where these overflow.
+    buckets = pieces[:-1] * _ODD[0]
+    buckets += pieces[1:] * _ODD[1]
+    buckets &= _PAIR_BUCKETS - 1
+    buckets += n_pieces
+    return buckets
+
+
+def _distinct(values: NDArray[_Int]) -> tuple[NDArray[_Int], NDArray[np.intp]]:
+    """Sort in place; return the distinct values, and how often each is there."""
+    values.sort()
+    last = np.ones(values.size, dtype=np.bool_)
+    np.not_equal(values[1:], values[:-1], out=last[:-1])
     ends = np.flatnonzero(last)
     counts = ends.copy()
     counts[1:] -= ends[:-1]
-    counts[0] += 1
-    return found.take(ends), counts
+    counts[:1] += 1
+    return values.take(ends), counts
 
 
 def _conjugate_gradient(

@@ -37,19 +37,20 @@ SHAPE_FEATURES: tuple[str, ...] = (
     *(f"share of {pair}" for pair in _PAIRS),
 )
 _SHARE_WEIGHT = 3.0  # so that the root of a share varies about as a logarithm does
+_TOGETHER = 128  # texts: what they need still fits the cache of a processor
 
 
-def _class_of_byte() -> NDArray[np.intp]:
+def _class_of_byte() -> NDArray[np.uint8]:
     names = list(_CLASSES)
-    classes = np.full(256, names.index("foreign"), dtype=np.intp)
+    classes = np.full(256, names.index("foreign"), dtype=np.uint8)
     classes[:128] = names.index("mark")
     for place, members in enumerate(_CLASSES.values()):
         classes[list(members)] = place
     return classes
 
 
-_CLASS = _class_of_byte()
-_FIRST = _CLASS * _N
+_CLASS = _class_of_byte().tobytes()
+_FIRST = (_class_of_byte() * _N).tobytes()
 
 
 def shape_counts(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -67,12 +68,24 @@ def shape_counts(texts: Sequence[str]) -> NDArray[np.float32]:
     np.float32(2.0)
     """
     counts = np.zeros((len(texts), _N * _N), dtype=np.float32)
-    for row, text in zip(counts, texts, strict=True):
-        raw = np.frombuffer(clip_text(text).encode(), dtype=np.uint8)
-        if raw.size > 1:
-            pairs = _FIRST.take(raw[:-1]) + _CLASS.take(raw[1:])
-            row[:] = np.bincount(pairs, minlength=_N * _N)
+    for start in range(0, len(texts), _TOGETHER):
+        chunk = slice(start, start + _TOGETHER)
+        _count(texts[chunk], counts[chunk])
     return counts
+
+
+def _count(texts: Sequence[str], counts: NDArray[np.float32]) -> None:
+    """Count the pairs of each text into its row."""
+    encoded = [clip_text(text).encode() for text in texts]
+    raw = b"".join(encoded)
+    first = np.frombuffer(raw.translate(_FIRST), dtype=np.uint8)
+    pairs = first[:-1] + np.frombuffer(raw.translate(_CLASS), dtype=np.uint8)[1:]
+    start = 0
+    for row, own in zip(counts, encoded, strict=True):
+        stop = start + len(own)
+        # A text's last byte and the first of the next are no pair.
+        row[:] = np.bincount(pairs[start : max(stop - 1, start)], minlength=_N * _N)
+        start = stop
 
 
 def shape_features(counts: NDArray[np.float32]) -> FloatArray:

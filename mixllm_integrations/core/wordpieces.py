@@ -6,12 +6,12 @@ all start from the same pieces, so a query is cut up once.
 
 import hashlib
 import json
-import re
 import string
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,22 @@ _HEAD_CHARACTERS, _TAIL_CHARACTERS = 6_000, 2_000
 _CLIPPED_CHARACTERS = _HEAD_CHARACTERS + 1 + _TAIL_CHARACTERS
 # A piece of a byte-level vocabulary rarely spans more bytes than this.
 _BYTES_PER_TOKEN = 8
-_MARKS = tuple((mark, f" {mark} ") for mark in string.punctuation)
-_ELSEWHERE = "\0"  # stands for a word that is not ASCII; no other text has it
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_MARKS = tuple((m.encode(), f" {m} ".encode()) for m in string.punctuation)
+_LOWER = bytes(range(256)).lower()  # ASCII alone: the tokenizer lowers the others
+_DROPPED = bytes({*range(32), 127} - {*b"\t\n\r"})  # control characters, as it does
 _LONGEST_PART = 100  # characters; WordPiece knows no longer one
-_MAX_CACHED_WORDS, _MAX_CACHED_LENGTH = 20_000, 32
+_MAX_CACHED_WORDS, _MAX_CACHED_BYTES = 20_000, 48
+# In how many characters arrays gain more than their calls cost, and how many texts
+# go through them together: what they need still fits the cache of a processor.
+_WORTH_ARRAYS, _TOGETHER = 2_500, 128
+_SLOTS = 18  # bits
+_KEY_BYTES = 16  # two numbers of 8 bytes; few words are longer
+_MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
+_FIRST_BYTES = np.array([256**n - 1 for n in range(9)], dtype=np.uint64)  # masks
+_KIND_OF_BYTE = bytes(  # 0: a space, 1: part of a word, 2: a mark, always by itself
+    2 if chr(byte) in string.punctuation else byte not in b" \t\n\r"
+    for byte in range(256)
+)
 _LOADING = threading.Lock()
 
 
@@ -98,6 +109,11 @@ class WordPieces:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self._plain = {
+            piece.encode(): id_
+            for piece, id_ in self._vocabulary.items()
+            if piece.isascii()
+        }
         self._cuts = _Cuts(tokenizer, self._vocabulary)
 
     @property
@@ -133,10 +149,13 @@ class WordPieces:
         >>> [ids.size for ids in shipped_tokenizer().ids(["Hello, world!", ""])]
         [4, 0]
         """
-        return [
-            np.array(self._ids(clip_text(text)), dtype=np.int32)
-            for text in checked_texts(texts)
-        ]
+        clipped = [clip_text(text) for text in checked_texts(texts)]
+        if sum(map(len, clipped)) < _WORTH_ARRAYS:
+            return [np.array(self._ids(text), dtype=np.int32) for text in clipped]
+        found: list[NDArray[np.int32]] = []
+        for start in range(0, len(clipped), _TOGETHER):
+            found += self._ids_of_many(clipped[start : start + _TOGETHER])
+        return found
 
     def count(
         self,
@@ -169,34 +188,44 @@ class WordPieces:
         return np.array(counts, dtype=np.int64)
 
     def _ids(self, text: str) -> list[int]:
-        # The tokenizer drops control characters, and so may join words over them:
-        # such a text is left to it.
-        if _CONTROL.search(text):
-            return self._ids_of_any(text)
-        others: list[str] = []
-        if not text.isascii():
-            words = text.split()
-            others = [word for word in words if not word.isascii()]
-            text = " ".join([w if w.isascii() else _ELSEWHERE for w in words])
         # A few passes in C; only a part that is no piece is cut, or was before.
-        text = text.lower()
+        raw = _lowered(text)
         for mark, apart in _MARKS:
-            if mark in text:
-                text = text.replace(mark, apart)
-        parts = text.split()
-        found: list[Any] = list(map(self._vocabulary.get, parts))
-        ids: list[int] = []
-        start, other = 0, iter(others)
-        for _ in range(found.count(None)):
-            at = found.index(None, start)
-            part = parts[at]
-            ids += found[start:at]
-            ids += self._cuts[next(other) if part == _ELSEWHERE else part]
-            start = at + 1
-        return ids + found[start:]
+            raw = raw.replace(mark, apart)
+        parts = raw.split()
+        ids: list[Any] = list(map(self._plain.get, parts))
+        rare = [at for at, known in enumerate(ids) if known is None]
+        for at in reversed(rare):
+            ids[at : at + 1] = self._cuts[parts[at]]
+        return ids
 
-    def _ids_of_any(self, text: str) -> list[int]:
-        return self._cuts.of_any(text)
+    @cached_property
+    def _whole_words(self) -> "_WholeWords":
+        return _WholeWords(self._plain)
+
+    def _ids_of_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        lowered = [_lowered(text) for text in texts]
+        raw = b"\n".join([b"", *lowered, b""])
+        starts, ends = _spans(raw)
+        ids, known = self._whole_words.ids(raw, starts, ends)
+        rare = np.flatnonzero(~known)
+        spans = zip(starts[rare].tolist(), ends[rare].tolist(), strict=True)
+        cuts = [self._cuts[raw[start:end]] for start, end in spans]
+        n_pieces = known.astype(np.intp)
+        n_pieces[rare] = [len(cut) for cut in cuts]
+        pieces = ids.repeat(n_pieces)
+        of_cuts = np.fromiter(chain.from_iterable(cuts), dtype=np.int32)
+        pieces[(~known).repeat(n_pieces)] = of_cuts
+        # How many words, and so how many pieces, come before the end of each text.
+        stops = np.cumsum([len(text) + 1 for text in lowered])
+        n_words = np.searchsorted(starts, stops)
+        bounds = np.append(0, np.cumsum(n_pieces)).take(n_words).tolist()
+        return [pieces[start:stop] for start, stop in pairwise([0, *bounds])]
+
+
+def _lowered(text: str) -> bytes:
+    """Encode a text without what the tokenizer drops, ASCII letters in lower case."""
+    return text.encode().translate(_LOWER, _DROPPED)
 
 
 def _estimate(text: str, n_pieces: int) -> int:
@@ -209,11 +238,11 @@ def _estimate(text: str, n_pieces: int) -> int:
     return count if len(kept) == len(text) else round(count * (len(text) / len(kept)))
 
 
-class _Cuts(dict[str, tuple[int, ...]]):
+class _Cuts(dict[bytes, tuple[int, ...]]):
     """The pieces of rare words: cut when they are first asked for, then kept.
 
-    An ASCII word must be in lower case and without marks; of others each is
-    what stands between spaces. Threads may ask at once: they find the same.
+    An ASCII word must be in lower case and without marks; others are whatever
+    stands between spaces or marks. Threads may ask at once: they find the same.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> None:
@@ -221,9 +250,10 @@ class _Cuts(dict[str, tuple[int, ...]]):
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self.unknown_id = vocabulary.get("[UNK]", 0)
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = self._cut(word) if word.isascii() else tuple(self.of_any(word))
-        if len(word) <= _MAX_CACHED_LENGTH:
+    def __missing__(self, word: bytes) -> tuple[int, ...]:
+        text = word.decode()
+        ids = self._cut(text) if text.isascii() else tuple(self.of_any(text))
+        if len(word) <= _MAX_CACHED_BYTES:
             if len(self) >= _MAX_CACHED_WORDS:
                 self.clear()
             self[word] = ids
@@ -251,6 +281,76 @@ class _Cuts(dict[str, tuple[int, ...]]):
             ids.append(known)
             start = end
         return tuple(ids)
+
+
+class _WholeWords:
+    """Words that are one piece: a hash table in which arrays of them are looked up.
+
+    Of words that share a slot the first of the vocabulary has it, usually the
+    most frequent one; the others are not known here.
+    """
+
+    def __init__(self, vocabulary: Mapping[bytes, int]) -> None:
+        last_first = sorted(vocabulary, key=vocabulary.__getitem__, reverse=True)
+        short = [word for word in last_first if len(word) <= _KEY_BYTES]
+        marks = {mark for mark, _ in _MARKS}
+        words = [word for word in short if word.isalnum() or word in marks]
+        raw = b" ".join([b"", *words, b""])
+        keys = _keys(raw, *_spans(raw))
+        ids = np.array([vocabulary[word] for word in words], dtype=np.int32)
+        # No text has the byte 255: it stands for pieces that are no whole words.
+        size = max(vocabulary.values(), default=0) + 1
+        self._keys = np.full((2, size), 2**64 - 1, dtype=np.uint64)
+        self._keys[:, ids] = keys
+        self._owner = np.zeros(2**_SLOTS, dtype=np.int32)
+        self._owner[_slots(keys)] = ids
+
+    def ids(
+        self, raw: bytes, starts: NDArray[np.intp], ends: NDArray[np.intp]
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Return an id for each word, and whether it is the word's."""
+        keys = _keys(raw, starts, ends)
+        ids = self._owner.take(_slots(keys))
+        known = ends - starts <= _KEY_BYTES
+        for own, key in zip(self._keys, keys, strict=True):
+            known &= own.take(ids) == key
+        return ids, known
+
+
+def _spans(raw: bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where each word or mark starts and ends; spaces stand around `raw`.
+
+    Bytes that are not ASCII count as parts of words.
+    """
+    kinds = np.frombuffer(raw.translate(_KIND_OF_BYTE), dtype=np.uint8)
+    # A word goes on where another of its parts follows, a mark never does.
+    goes_on = kinds & 1
+    starts = np.flatnonzero(kinds[1:] > goes_on[:-1])
+    ends = np.flatnonzero(kinds[:-1] > goes_on[1:])
+    return starts + 1, ends + 1
+
+
+def _keys(
+    raw: bytes, starts: NDArray[np.intp], ends: NDArray[np.intp]
+) -> NDArray[np.uint64]:
+    """Return the first 16 bytes of each word as two numbers, shape ``(2, n)``."""
+    padded = raw + bytes(_KEY_BYTES)
+    # Eight bytes from any place on, as one number.
+    eight = np.ndarray((len(raw) + 8,), dtype="<u8", buffer=padded, strides=(1,))
+    lengths = ends - starts
+    keys = np.zeros((2, starts.size), dtype=np.uint64)
+    keys[0] = eight[starts] & _FIRST_BYTES.take(lengths, mode="clip")
+    longer = np.flatnonzero(lengths > 8)
+    rest = _FIRST_BYTES.take(lengths[longer] - 8, mode="clip")
+    keys[1, longer] = eight[starts[longer] + 8] & rest
+    return keys
+
+
+def _slots(keys: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return a place in the hash table for each word."""
+    first, second = keys * _MULTIPLIERS[:, None]
+    slots: NDArray[np.uint64] = (first ^ second) >> np.uint64(64 - _SLOTS)
+    return slots.astype(np.intp)
 
 
 def shipped_folder() -> Path:

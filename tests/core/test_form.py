@@ -121,8 +121,10 @@ def test_every_text_has_a_finite_form_without_negative_entries(text):
     assert max(shares) <= 1.0
 
 
-def test_a_text_has_the_same_form_alone_and_among_others():
-    texts = ["Why?", "", "def f(x): return 2 * x", "ß\n7"]
+@pytest.mark.parametrize("together", [1, 2, 1000])
+def test_a_text_has_the_same_form_alone_and_among_others(monkeypatch, together):
+    monkeypatch.setattr(module, "_TOGETHER", together)
+    texts = ["", "Why?", "", "", "def f(x): return 2 * x", "ß\n7"]
     assert np.array_equal(rows(texts), np.vstack([rows([t]) for t in texts]))
 
 

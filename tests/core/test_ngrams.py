@@ -204,14 +204,51 @@ def test_each_output_is_solved_as_if_it_were_alone():
         np.testing.assert_allclose(scores[:, column], lonely[:, 0], atol=1e-4)
 
 
-def test_a_text_scores_the_same_alone_and_among_others():
+@pytest.mark.parametrize("together", [1, 2, 7, 1000])
+def test_a_text_scores_the_same_alone_and_among_others(monkeypatch, together):
+    monkeypatch.setattr(ngrams, "_TOGETHER", together)
     texts, vectors, rng = random_world(40)
+    # Without pieces at each border, of one piece, and of pieces that are unknown.
+    texts[0] = texts[6] = texts[7] = texts[-1] = np.zeros(0, dtype=np.int32)
+    texts[3], texts[4] = ids([5], [299, 298])
     model, _ = NgramRidge.fit(
         texts, vectors, rng.normal(size=(40, 2)), l2=[1.0, 1.0], n_pieces=300
     )
     batch = model.scores(texts, vectors)
     alone = [model.scores([t], v[None])[0] for t, v in zip(texts, vectors, strict=True)]
     np.testing.assert_allclose(batch, alone, atol=1e-5)
+
+
+def test_texts_without_pieces_score_by_their_embeddings_alone():
+    model, _ = fitted([[1], [1], [2]], [[0.0]] * 3, [[1.0], [1.0], [0.0]], l2=[1.0])
+    found = model.scores(ids([], [], []), embeddings([[0.0]] * 3))
+    np.testing.assert_allclose(found, [[2 / 3]] * 3, rtol=1e-6)
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(0, 3), max_size=8).map(
+            lambda text: np.array(text, dtype=np.int32)
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_columns_of_many_texts_are_those_of_each(texts):
+    column_of = np.arange(4 + PAIRS, dtype=np.int32)
+    column_of[[2, 100]] = 0  # unknown
+    blank = np.zeros(0, dtype=np.float32)
+    idf = np.ones(4 + PAIRS, dtype=np.float32)
+    model = NgramRidge(4, column_of, idf, blank, blank)
+    columns, counts, bounds = model._known_columns(texts)
+    assert bounds[0] == 0
+    assert bounds[-1] == columns.size
+    for row, text in enumerate(texts):
+        own = slice(bounds[row], bounds[row + 1])
+        found, how_often = ngrams._columns(text, 4)
+        known = column_of[found] > 0
+        assert columns[own].tolist() == column_of[found][known].tolist()
+        assert counts[own].tolist() == how_often[known].tolist()
 
 
 def test_a_seed_decides_the_scores_out_of_fold():

@@ -1,10 +1,12 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
+from mixllm_integrations.core import wordpieces as module
 from mixllm_integrations.core.errors import StateFormatError
 from mixllm_integrations.core.wordpieces import (
     WordPieces,
@@ -45,16 +47,74 @@ def test_a_lone_surrogate_becomes_a_question_mark() -> None:
     assert clip_text("a \ud800 b") == "a ? b"
 
 
+ODD_TEXTS = [
+    "It’s a naïve café – “really”? 東京へ行く",
+    "tab\tnew\nline\r\x0bcontrol\x00char\x1cs\x85here\u200b\ufeff\u2028x\u00a0y",
+    "x" * 101 + " " + "é" * 101,
+    "a é b éé 10⁻³ c. “é” zqzq d",
+    "İstanbul ΣΊΣΥΦΟΣ ß ﬁ ½ _under_score_ a_b C++ #tag @you",
+    "\x00 \x00\x00 a\x00 \x00a ab\x00cd",  # no words, or joined over it
+    "increasing internationalization counterrevolutionary",  # 10, 20, 20 letters
+    "=\u0338 a\u0301 \u0301b ;\u037e co\u00adop",
+    "",
+    " \n\t",
+    "?!...---***",
+    "\ud800",
+    "z" * 10_000,
+]
+TEXTS = st.one_of(ANY_TEXT, st.sampled_from(ODD_TEXTS))
+
+
+def of_the_tokenizer(text):
+    return shipped_tokenizer()._cuts.of_any(clip_text(text))
+
+
+@pytest.mark.parametrize("worth_arrays", [0, 10**9], ids=["arrays", "one by one"])
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_an_odd_text_has_the_pieces_that_the_tokenizer_gives(
+    monkeypatch: pytest.MonkeyPatch, text: str, worth_arrays: int
+) -> None:
+    monkeypatch.setattr(module, "_WORTH_ARRAYS", worth_arrays)
+    assert shipped_tokenizer().ids([text])[0].tolist() == of_the_tokenizer(text)
+
+
 @given(ANY_TEXT)
-@example("It’s a naïve café – “really”? 東京へ行く")
-@example("tab\tnew\nline\r\x0bcontrol\x00char\x1cs\x85here\u200b\ufeff\u2028x\u00a0y")
-@example("x" * 101 + " " + "é" * 101)
-@example("a é b éé 10⁻³ c. “é” zqzq d")
-@example("İstanbul ΣΊΣΥΦΟΣ ß ﬁ ½ _under_score_ a_b C++ #tag @you")
 def test_the_quick_way_gives_the_pieces_that_the_tokenizer_gives(text: str) -> None:
-    pieces = shipped_tokenizer()
-    text = clip_text(text)
-    assert list(pieces.ids([text])[0]) == pieces._ids_of_any(text)
+    assert shipped_tokenizer()._ids(clip_text(text)) == of_the_tokenizer(text)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=6))
+def test_arrays_give_the_pieces_that_the_tokenizer_gives(texts: list[str]) -> None:
+    found = shipped_tokenizer()._ids_of_many([clip_text(text) for text in texts])
+    assert [ids.tolist() for ids in found] == [of_the_tokenizer(t) for t in texts]
+    assert {ids.dtype for ids in found} == {np.dtype(np.int32)}
+
+
+def test_every_word_of_the_vocabulary_is_found_in_arrays() -> None:
+    words = [w for w in shipped_tokenizer().vocabulary if w.isascii() and w.isalnum()]
+    (ids,) = shipped_tokenizer()._ids_of_many([" ".join(words)])
+    assert ids.tolist() == [shipped_tokenizer().vocabulary[word] for word in words]
+
+
+@pytest.mark.parametrize("together", [1, 2, 5, 1000])
+def test_where_a_batch_is_divided_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(module, "_WORTH_ARRAYS", 0)
+    monkeypatch.setattr(module, "_TOGETHER", together)
+    found = shipped_tokenizer().ids(ODD_TEXTS)
+    assert [ids.tolist() for ids in found] == [of_the_tokenizer(t) for t in ODD_TEXTS]
+
+
+def test_no_texts_have_no_pieces() -> None:
+    assert shipped_tokenizer().ids([]) == []
+
+
+def test_changing_the_pieces_of_one_text_changes_no_other() -> None:
+    text = "Why not? " * 300
+    first, second = shipped_tokenizer().ids([text, text])
+    first[:] = 0
+    assert second.tolist() == of_the_tokenizer(text)
 
 
 def test_what_looks_like_a_special_token_is_just_text() -> None:
@@ -64,11 +124,31 @@ def test_what_looks_like_a_special_token_is_just_text() -> None:
     assert ids.dtype == np.int32
 
 
-def test_the_store_of_words_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixllm_integrations.core.wordpieces._MAX_CACHED_WORDS", 10)
+@pytest.mark.parametrize("worth_arrays", [0, 10**9], ids=["arrays", "one by one"])
+def test_the_store_of_words_stays_bounded(
+    monkeypatch: pytest.MonkeyPatch, worth_arrays: int
+) -> None:
+    monkeypatch.setattr(module, "_MAX_CACHED_WORDS", 10)
+    monkeypatch.setattr(module, "_WORTH_ARRAYS", worth_arrays)
     pieces = WordPieces(shipped_tokenizer()._tokenizer)
-    pieces.ids([f"zq{n}zq" for n in range(100)])
+    texts = [f"zq{n}zq zq{n}é" for n in range(100)]
+    assert [ids.tolist() for ids in pieces.ids(texts)] == [
+        of_the_tokenizer(text) for text in texts
+    ]
     assert 0 < len(pieces._cuts) <= 10
+
+
+def test_threads_that_share_a_small_store_find_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MAX_CACHED_WORDS", 10)
+    monkeypatch.setattr(module, "_WORTH_ARRAYS", 0)
+    pieces = WordPieces(shipped_tokenizer()._tokenizer)
+    texts = [f"zq{n}zq é{n}" for n in range(200)]
+    expected = [of_the_tokenizer(text) for text in texts]
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(pieces.ids, [texts] * 8):
+            assert [ids.tolist() for ids in found] == expected
 
 
 def test_tokens_are_counted() -> None:
