@@ -7,22 +7,16 @@ takes a lock: the router holds one.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.arms import NamedArms
+from mixllm_integrations.core.arms import ArmGroups, NamedArms
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.ridge import RidgeArm, Spectrum
 from mixllm_integrations.core.types import FloatArray, number_between
 
 __all__ = ["DesignMatrices", "ResidualHeads"]
-
-
-# Scale, columns of all arms that have it, and what those with a tail know beside.
-_Group: TypeAlias = tuple[FloatArray, list[int], list[tuple[int, FloatArray]]]
-_Groups: TypeAlias = list[tuple[Spectrum, list[_Group]]]
 
 
 class DesignMatrices(NamedArms):
@@ -68,7 +62,7 @@ class DesignMatrices(NamedArms):
         self, dimension: int, *, l2: float = 1.0, forgetting: float = 1.0
     ) -> None:
         super().__init__(dimension, l2=l2, forgetting=forgetting)
-        self._groups: _Groups = []
+        self._groups = ArmGroups([])
 
     def spectrum(self, name: str) -> Spectrum:
         """Return what `ResidualHeads.start` can share with this arm.
@@ -187,33 +181,17 @@ class DesignMatrices(NamedArms):
             If there is no such arm.
         """
         rows = np.asarray(contexts, dtype=np.float64)
-        leverages = np.empty((len(names), len(rows)))
-        for spectrum, groups in self._grouped(names):
-            turned = spectrum.turn(rows)
-            for scale, columns, tails in groups:
-                scaled = turned * scale
-                total = np.einsum("nd,nd->n", scaled, scaled)
-                leverages[columns] = total
-                for column, known in tails:
-                    seen = scaled @ known.T
-                    leverages[column] = total - np.einsum("nm,nm->n", seen, seen)
+        leverages = self._grouped(names).leverages(rows)
         return np.sqrt(np.maximum(leverages, 0.0, out=leverages), out=leverages).T
 
-    def _grouped(self, names: Sequence[str]) -> "_Groups":
-        """Return who shares what: an axis turn by spectrum, a scale by share."""
-        if names is self._order:
-            return self._groups
-        spectra: dict[int, tuple[Spectrum, dict[float, _Group]]] = {}
-        for column, name in enumerate(names):
-            arm = self._arm(name)
-            _, shares = spectra.setdefault(id(arm.spectrum), (arm.spectrum, {}))
-            group = shares.setdefault(arm.share, (arm.scale, [], []))
-            group[1].append(column)
-            if len(arm.known):
-                group[2].append((column, arm.known))
-        self._groups = [(s, list(shares.values())) for s, shares in spectra.values()]
-        self._order = names if isinstance(names, tuple) else None
+    def _grouped(self, names: Sequence[str]) -> ArmGroups:
+        if names is not self._order:
+            self._groups = ArmGroups(self._arms_of(names))
+            self._order = names if isinstance(names, tuple) else None
         return self._groups
+
+    def _swap(self, column: int, name: str) -> bool:
+        return self._groups.swap(column, self._arms[name])
 
 
 class ResidualHeads(NamedArms):
@@ -271,7 +249,7 @@ class ResidualHeads(NamedArms):
         super().__init__(dimension, l2=l2, forgetting=forgetting)
         self.offline_share = number_between(offline_share, "offline_share", high=1.0)
         self._solutions: dict[str, FloatArray | None] = {}  # None: all 0
-        self._columns: list[tuple[int, FloatArray]] = []
+        self._taught: tuple[list[int], FloatArray] = [], np.zeros((0, dimension))
 
     def start(self, name: str, gram: FloatArray | Spectrum | None) -> None:
         """Forget what a head has learned: its offline head is new.
@@ -325,20 +303,22 @@ class ResidualHeads(NamedArms):
         """
         rows = np.asarray(contexts, dtype=np.float64)
         found = np.zeros((len(rows), len(names)))
-        # One by one: the bits of a matrix product depend on its other columns.
-        for index, solution in self._taught(names):
-            found[:, index] = rows @ solution
+        columns, solutions = self._solved(names)
+        if columns:
+            # Not `@`: the bits of a matrix product depend on its other columns.
+            found[:, columns] = np.einsum("nd,kd->nk", rows, solutions)
         return found
 
-    def _taught(self, names: Sequence[str]) -> list[tuple[int, FloatArray]]:
+    def _solved(self, names: Sequence[str]) -> tuple[list[int], FloatArray]:
         """Return the places of those that have learned something, and what."""
         if names is not self._order:
-            for name in names:
-                self._arm(name)
-            known = [(i, self._solutions[name]) for i, name in enumerate(names)]
-            self._columns = [(i, s) for i, s in known if s is not None]
+            self._arms_of(names)
+            known = [self._solutions[name] for name in names]
+            taught = [i for i, solution in enumerate(known) if solution is not None]
+            solutions = np.reshape([known[i] for i in taught], (-1, self.dimension))
+            self._taught = taught, solutions
             self._order = names if isinstance(names, tuple) else None
-        return self._columns
+        return self._taught
 
     def update(
         self,
@@ -375,6 +355,13 @@ class ResidualHeads(NamedArms):
         if not np.isfinite(residual):
             raise ConfigurationError(f"a residual must be finite, not {residual!r}")
         return self._learn(name, context, target=float(residual), weight=weight)
+
+    def _swap(self, column: int, name: str) -> bool:
+        (columns, solutions), solution = self._taught, self._solutions[name]
+        if solution is None or column not in columns:
+            return False
+        solutions[columns.index(column)] = solution
+        return True
 
     def _put(self, arms: dict[str, RidgeArm]) -> None:
         for name, arm in arms.items():

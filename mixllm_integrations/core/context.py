@@ -24,7 +24,6 @@ from mixllm_integrations.core.wordpieces import shipped_tokenizer
 __all__ = ["ContextModel"]
 
 _PROJECTED = 32  # of the embedding; measured: 32 to 256 route alike
-_POSTERIOR_WEIGHT = 1.0
 _TRAIT_WEIGHT = 0.3
 _SURE_TRAIT = 4.0  # squared correlations below that many in n are taken for chance
 _DOMAIN_L2, _TRAIT_L2 = 0.5, 8.0
@@ -259,7 +258,7 @@ class ContextModel:
         ]
         if self.domains is not None:
             posterior = self.domains.posterior(scores[:, :n_domains])
-            parts.insert(1, _POSTERIOR_WEIGHT * posterior)
+            parts.insert(1, posterior)
         return np.concatenate(parts, axis=1, dtype=np.float64)
 
 

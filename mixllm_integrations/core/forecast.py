@@ -17,8 +17,13 @@ from mixllm_integrations.core.predictors.heads import (
     prior_quality,
 )
 from mixllm_integrations.core.predictors.peers import Peers
-from mixllm_integrations.core.pricing import CostModel, fill_output_tokens, token_cost
-from mixllm_integrations.core.prior import QualityPrior
+from mixllm_integrations.core.pricing import (
+    CostModel,
+    ListPrices,
+    fill_output_tokens,
+    token_cost,
+)
+from mixllm_integrations.core.prior import QualityDepartures, QualityPrior
 from mixllm_integrations.core.reading import Reading, read
 from mixllm_integrations.core.records import RecordTable
 from mixllm_integrations.core.traits import query_traits
@@ -192,17 +197,21 @@ class Forecaster:
         self._prior_tokens = np.full(n, UNKNOWN_OUTPUT_TOKENS)
         self._input_factor, self._cost_factor = np.ones(n), np.ones(n)
         self._fixed_cost = np.zeros(n)
+        self._prices = ListPrices.of(self.candidates)
         known: list[tuple[Candidate, float]] = []
         if knowledge.heads and knowledge.costs:
             known = self._use(knowledge.heads, knowledge.costs)
         self._prior_quality = np.array(
             [_aligned(prior_quality(c, known), c, known) for c in self.candidates]
         )
-        self._leans, self._peers = False, None
+        self._peers, prior = None, knowledge.prior
+        self._expected = prior.of(self._prior_quality) if prior else None
+        self._departures: QualityDepartures | None = None
         if self._heads:
             heads, base = self._heads, self._prior_quality.copy()
             base[self._fitted] = np.clip(heads.mean_quality + heads.shift, 0.0, 1.0)
-            self._leans = bool(heads.leans.any())
+            if prior and heads.leans.any():
+                self._departures = prior.of(heads.mean_quality, level=heads.level)
             peers = Peers.of(self._fitted, base, heads.n_labels)
             self._peers = peers if peers.are_needed else None
         self._all_fitted = self._fitted.size == n and n > 0
@@ -257,22 +266,23 @@ class Forecaster:
             given = np.isfinite(input_tokens)
             counted = np.where(given, input_tokens, counted)
             inputs[given] = input_tokens[given][:, None]
-        cost = token_cost(inputs, tokens, self.candidates)
         with np.errstate(over="ignore", invalid="ignore"):
+            cost = self._prices.cost(inputs, tokens)
             cost = cost * self._cost_factor + self._fixed_cost
         return Forecast(quality, tokens, cost, counted)
 
     def _quality_and_tokens(
         self, reading: Reading, contexts: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        prior, heads = self.knowledge.prior, self._heads
-        n = len(contexts)
+        heads, n = self._heads, len(contexts)
         if heads is None:
             tokens = np.tile(self._prior_tokens, (n, 1))
-            if prior is None:
+            if self._expected is None:
                 return np.tile(self._prior_quality, (n, 1)), tokens
-            return prior.predict(reading, self._prior_quality), tokens
-        added = heads.departures(prior, reading) if self._leans and prior else None
+            return self._expected.quality(reading), tokens
+        added = None
+        if self._departures is not None:
+            added = heads.leans * self._departures(reading)
         quality, tokens = heads.predict(contexts, reading.blank, added)
         if not self._all_fitted:
             own, tokens = tokens, np.tile(self._prior_tokens, (n, 1))

@@ -4,6 +4,7 @@ Every term of the score is in units of quality, so that exploration and waiting
 keep their meaning whatever one point of quality is worth.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, cast, get_args
@@ -191,14 +192,14 @@ class MetaDecisionMaker:
         with np.errstate(over="ignore", invalid="ignore"):
             greedy = self._without_exploration(board)
             if not self.exploration:
-                greedy = _ranked(greedy, board)
-                return Choice(_best(greedy, board), greedy)
+                index, greedy = _best(greedy, board)
+                return Choice(index, greedy)
             bonus = board.uncertainty
             if self.exploration_form == "leverage":
                 bonus = bonus * bonus
-            scores = _ranked(greedy + self.exploration * bonus, board)
-        index = _best(scores, board)
-        alone = _best(_ranked(greedy, board), board)
+            scores = greedy + self.exploration * bonus
+        index, scores = _best(scores, board)
+        alone, _ = _best(greedy, board)
         return Choice(index, scores, explored=index != alone)
 
     def _without_exploration(self, board: Scoreboard) -> FloatArray:
@@ -209,25 +210,25 @@ class MetaDecisionMaker:
         return scores
 
 
-def _ranked(scores: FloatArray, board: Scoreboard) -> FloatArray:
-    """Return scores that can be compared: -inf where there is none."""
-    out = np.isnan(scores)
+def _best(scores: FloatArray, board: Scoreboard) -> tuple[int, FloatArray]:
+    """Return whose score is highest, and the scores, -inf where there is none."""
     if np.count_nonzero(board.eligible) < scores.size:
-        out |= ~board.eligible
-    return np.where(out, -np.inf, scores) if np.count_nonzero(out) else scores
-
-
-def _best(scores: FloatArray, board: Scoreboard) -> int:
-    if scores.size:
-        best = int(scores.argmax())
-        tied = scores == scores[best]
-        if np.count_nonzero(tied) == 1 and board.eligible[best]:
-            return best
-        tied = np.flatnonzero(tied & board.eligible)
-    if not scores.size or not tied.size:
+        scores = np.where(board.eligible, scores, -np.inf)
+    if not scores.size:
         raise NoCandidateError
-    costs = board.cost[tied]
-    return int(tied[np.argmin(np.where(np.isnan(costs), np.inf, costs))])
+    best = int(scores.argmax())
+    if math.isnan(scores[best]):  # argmax finds the first NaN, if there is any
+        scores = np.where(np.isnan(scores), -np.inf, scores)
+        best = int(scores.argmax())
+    tied = scores == scores[best]
+    if np.count_nonzero(tied) == 1 and board.eligible[best]:
+        return best, scores
+    among = np.flatnonzero(tied & board.eligible)
+    if not among.size:
+        raise NoCandidateError
+    costs = board.cost[among]
+    cheapest = np.argmin(np.where(np.isnan(costs), np.inf, costs))
+    return int(among[cheapest]), scores
 
 
 def hard_limits(

@@ -65,12 +65,12 @@ class ListPrices:
 
         Notes
         -----
-        Source: MixLLM §3.2.
+        Source: MixLLM §3.2. An absurd price overflows to infinity; who does not
+        want to be warned of it says so.
         """
-        with np.errstate(over="ignore"):  # an absurd price is infinite
-            return np.asarray(
-                (input_tokens * self.given + output_tokens * self.taken) / _MILLION
-            )
+        return np.asarray(
+            (input_tokens * self.given + output_tokens * self.taken) / _MILLION
+        )
 
 
 def token_cost(
@@ -94,7 +94,8 @@ def token_cost(
     >>> token_cost(np.array([1000.0]), np.array([100.0]), [Candidate("a", 2.0, 10.0)])
     array([0.003])
     """
-    return ListPrices.of(candidates).cost(input_tokens, output_tokens)
+    with np.errstate(over="ignore"):
+        return ListPrices.of(candidates).cost(input_tokens, output_tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.types import FloatArray
 
 __all__ = [
+    "QualityDepartures",
     "QualityPrior",
     "checked_prior",
     "logit",
@@ -177,8 +178,7 @@ class QualityPrior:
             ``(n_candidates,)``; ``None``: unknown, so the ease counts less.
             A blank query gets the number itself.
         """
-        found = base_quality + self.departures(reading, base_quality, level=level)
-        return np.asarray(np.minimum(np.maximum(found, 0.0), 1.0))
+        return self.of(base_quality, level=level).quality(reading)
 
     def departures(
         self,
@@ -194,14 +194,19 @@ class QualityPrior:
         reading, base_quality, level
             As for `predict`.
         """
-        ease = self.ease(reading)[:, None]
-        if level is None:
-            moved = self.cold_strength * ease
-        else:
-            moved = self.fitted_strength * (ease - level)
-            moved = moved * ~reading.blank[:, None]
-        odds = logit(base_quality)
-        return sigmoid(odds + moved) - sigmoid(odds)
+        return self.of(base_quality, level=level)(reading)
+
+    def of(
+        self, base_quality: FloatArray, *, level: FloatArray | None = None
+    ) -> "QualityDepartures":
+        """Return what this prior says of some candidates, at hand for many queries.
+
+        Parameters
+        ----------
+        base_quality, level
+            As for `predict`.
+        """
+        return QualityDepartures(self, base_quality, level)
 
     def save(self, folder: str | Path, *, sources: Sequence[str] = ()) -> None:
         """Write the prior as ``prior.json`` and ``prior.safetensors``.
@@ -273,6 +278,52 @@ class QualityPrior:
                 f"describes (revision {facts['revision']!r}): restore it from a copy"
             )
         return prior
+
+
+class QualityDepartures:
+    """A `QualityPrior` about certain candidates; called with queries, it departs.
+
+    Parameters
+    ----------
+    prior
+        What is known of queries.
+    base_quality, level
+        As for `QualityPrior.predict`.
+    """
+
+    def __init__(
+        self, prior: QualityPrior, base_quality: FloatArray, level: FloatArray | None
+    ) -> None:
+        self._prior, self._base, self._level = prior, base_quality, level
+        self._odds = logit(base_quality)
+        self._start = sigmoid(self._odds)
+
+    def __call__(self, reading: Reading) -> FloatArray:
+        """Return how far from the base the quality is, shape ``(n, n_candidates)``.
+
+        Parameters
+        ----------
+        reading
+            Of the queries.
+        """
+        ease = self._prior.ease(reading)[:, None]
+        if self._level is None:
+            moved = self._prior.cold_strength * ease
+        else:
+            moved = self._prior.fitted_strength * (ease - self._level)
+            moved = moved * ~reading.blank[:, None]
+        return sigmoid(self._odds + moved) - self._start
+
+    def quality(self, reading: Reading) -> FloatArray:
+        """Return the quality to expect, shape ``(n, n_candidates)``, in [0, 1].
+
+        Parameters
+        ----------
+        reading
+            Of the queries.
+        """
+        found = self._base + self(reading)
+        return np.asarray(np.minimum(np.maximum(found, 0.0), 1.0))
 
 
 @lru_cache(maxsize=1)

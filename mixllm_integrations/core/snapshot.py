@@ -30,9 +30,10 @@ from mixllm_integrations.core.types import FloatArray
 __all__ = ["router_from", "router_state"]
 
 _State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
-_HEADS = ("smearing", "mean_quality", "mean_output_tokens", "n_labels", "shift")
-# Not in folders of before there was a prior.
-_LEANING = {"leans": 0.0, "level": 0.0, "trust": 1.0}
+_HEADS = (
+    *("smearing", "mean_quality", "mean_output_tokens", "n_labels", "shift"),
+    *("leans", "level", "trust"),
+)
 _COSTS = ("input_factor", "cost_factor", "fixed_cost")
 
 
@@ -117,7 +118,7 @@ def _knowledge_state(knowledge: Knowledge) -> _State:
     state |= {"version": knowledge.version, "names": []}
     if heads is not None and costs is not None:
         state["names"] = list(heads.names)
-        arrays |= {f"heads.{n}": getattr(heads, n) for n in (*_HEADS, *_LEANING)}
+        arrays |= {f"heads.{n}": getattr(heads, n) for n in _HEADS}
         arrays |= {f"costs.{n}": getattr(costs, n) for n in _COSTS}
         for target in ("quality", "length"):
             bank: HeadBank = getattr(heads, target)
@@ -185,10 +186,6 @@ def _with_heads(
     names = tuple(state["names"])
     n = len(names)
     numbers = [np.asarray(arrays[f"heads.{name}"]) for name in _HEADS]
-    numbers += [
-        np.asarray(arrays.get(f"heads.{m}", np.full(n, usual)))
-        for m, usual in _LEANING.items()
-    ]
     factors = [np.asarray(arrays[f"costs.{name}"]) for name in _COSTS]
     quality, length = (_bank_from(t, state, arrays, n) for t in ("quality", "length"))
     good = np.isfinite(np.stack([*numbers, *factors])).all(axis=0)

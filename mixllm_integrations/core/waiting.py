@@ -318,7 +318,8 @@ class WaitingModel:
             if not self._calls:
                 return np.zeros(len(names))
             try:
-                return np.array([self._waits[name] for name in names])
+                found = map(self._waits.__getitem__, names)
+                return np.fromiter(found, np.float64, len(names))
             except KeyError as error:
                 raise UnknownCandidateError(error.args[0], self._queues) from None
 

@@ -34,18 +34,38 @@ def explicit(matrices, contexts):
 
 
 def test_arms_fitted_on_the_same_queries_are_one_group(rng):
-    ((_, groups),) = seen_alike(rng)._grouped(NAMES)
-    assert [columns for _, columns, _ in groups] == [[0, 1, 2, 3, 4, 5]]
-    assert groups[0][2] == []
+    ((_, groups),) = seen_alike(rng)._grouped(NAMES).spectra
+    assert [columns.tolist() for _, columns, _ in groups] == [[0, 1, 2, 3, 4, 5]]
+    assert groups[0][2] == {}
 
 
 def test_an_arm_that_learned_leaves_the_others_together(rng):
     matrices = seen_alike(rng)
     matrices.observe(NAMES[2], rng.normal(size=4))
-    ((_, groups),) = matrices._grouped(NAMES)
+    ((_, groups),) = matrices._grouped(NAMES).spectra
     ((_, columns, tails),) = groups  # one product for all, and a tail for one
-    assert columns == [0, 1, 2, 3, 4, 5]
-    assert [column for column, _ in tails] == [2]
+    assert columns.tolist() == [0, 1, 2, 3, 4, 5]
+    assert list(tails) == [2]
+
+
+@pytest.mark.parametrize("forgetting", [1.0, 0.9])
+def test_one_that_learned_is_swapped_in_as_if_all_were_derived_anew(rng, forgetting):
+    matrices = seen_alike(rng, forgetting=forgetting)
+    learned = ResidualHeads(4, forgetting=forgetting)
+    for name in NAMES:
+        learned.add(name)
+    contexts = rng.normal(size=(3, 4))
+    for step in range(150):  # past the longest tail: then a group is left
+        name, row = NAMES[step % 2], rng.normal(size=4)
+        matrices.widths(contexts, NAMES)
+        learned.correct(contexts, NAMES)
+        assert matrices.observe(name, row)
+        assert learned.update(name, row, float(rng.normal()))
+        for kept, anew in (
+            (matrices.widths(contexts, NAMES), matrices.widths(contexts, list(NAMES))),
+            (learned.correct(contexts, NAMES), learned.correct(contexts, list(NAMES))),
+        ):
+            np.testing.assert_array_equal(kept, anew)
 
 
 @pytest.mark.parametrize("forgetting", [1.0, 0.9])
@@ -84,6 +104,20 @@ def test_an_arm_that_left_is_missed_at_once(rng):
     matrices.remove(NAMES[3])
     with pytest.raises(UnknownCandidateError):
         matrices.widths(np.ones((1, 4)), NAMES)
+
+
+def test_a_correction_has_the_same_bits_whoever_else_is_asked_for(rng):
+    learned = ResidualHeads(37)
+    for name in NAMES:
+        learned.add(name)
+        learned.update(name, rng.normal(size=37), 0.5)
+    contexts = rng.normal(size=(9, 37))
+    whole = learned.correct(contexts, NAMES)
+    for column, name in enumerate(NAMES):
+        alone = learned.correct(contexts, (name,))[:, 0]
+        np.testing.assert_array_equal(alone, whole[:, column])
+    for row, expected in zip(contexts, whole, strict=True):
+        np.testing.assert_array_equal(learned.correct(row[None], NAMES)[0], expected)
 
 
 def test_a_correction_is_seen_by_the_next_query():

@@ -154,6 +154,27 @@ def test_the_walk_ends_in_the_leaves_where_sklearn_ends():
     assert len(ours.values) == sum(e.get_n_leaves() for e in theirs.estimators_)
 
 
+@pytest.mark.parametrize(("n", "is_deep"), [(20, False), (40, False), (1_000, True)])
+def test_a_query_alone_ends_in_the_leaves_where_it_ends_among_others(n, is_deep):
+    x, fresh = contexts(n), contexts(50, seed=1)
+    found = ForestPredictor.fit(x, labels(x), seed=0)
+    assert (found.depth > forest._UPPER_LEVELS) == is_deep
+    assert (found.n_upper < len(found.child)) == is_deep
+    alone = np.vstack([found._leaves(row[None]) for row in fresh])
+    np.testing.assert_array_equal(alone, found._leaves(fresh))
+
+
+def test_the_upper_levels_are_the_first_nodes_of_all_trees():
+    x = contexts(1_000)
+    found = ForestPredictor.fit(x, labels(x), seed=0)
+    level = dict.fromkeys(range(found.n_trees), 0)
+    for node in range(len(found.child)):  # a parent comes before its children
+        if (left := int(found.child[node])) != node:
+            level[left] = level[left + 1] = level[node] + 1
+    upper = [node for node, deep in level.items() if deep < forest._UPPER_LEVELS]
+    assert sorted(upper) == list(range(found.n_upper))
+
+
 def test_without_shrinkage_the_forest_is_that_of_sklearn(monkeypatch):
     monkeypatch.setattr(forest, "_SHRINKAGE", 0.0)
     x, fresh = contexts(300), contexts(100, seed=1)

@@ -65,6 +65,18 @@ def test_a_blank_query_is_expected_to_be_answered_as_usual(prior):
         assert prior.predict(reading, base, level=level).tolist() == [base.tolist()] * 2
 
 
+def test_what_is_at_hand_for_some_candidates_is_what_is_computed_anew(prior):
+    found = read(["one two three four five", ""], StaticEncoder.load())
+    base, level = np.array([0.3, 0.8]), np.array([0.5, -0.2])
+    for measured_at in (None, level):
+        held = prior.of(base, level=measured_at)
+        anew = prior.departures(found, base, level=measured_at)
+        np.testing.assert_array_equal(held(found), anew)
+        expected = prior.predict(found, base, level=measured_at)
+        np.testing.assert_array_equal(held.quality(found), expected)
+        np.testing.assert_allclose(expected, np.clip(base + anew, 0.0, 1.0))
+
+
 def test_an_odd_query_counts_as_one_three_deviations_off():
     found = standardised(np.array([[1e9, -1e9, 2.0]]), np.ones(3), np.full(3, 0.5))
     assert found.tolist() == [[3.0, -3.0, 2.0]]
@@ -211,19 +223,5 @@ def test_thousands_of_labels_need_no_prior(tmp_path, prior):
     router = Router(CANDIDATES, prior=prior, predictor="ridge").fit(labels(2_000))
     assert not router._knowledge.leans
     router.save(tmp_path / "r")
-    found = Router.load(tmp_path / "r").predict(TEXTS).quality
-    np.testing.assert_allclose(found, router.predict(TEXTS).quality, rtol=1e-9)
-
-
-def test_a_folder_of_before_there_was_a_prior_is_read(tmp_path, rewrite):
-    router = Router(CANDIDATES, prior="none", predictor="ridge").fit(labels(2_000))
-    router.save(tmp_path / "r")
-
-    def without_prior(state, arrays):
-        del state["prior"]
-        for name in ("leans", "level", "trust"):
-            del arrays[f"heads.{name}"]
-
-    rewrite(tmp_path / "r", without_prior)
     found = Router.load(tmp_path / "r").predict(TEXTS).quality
     np.testing.assert_allclose(found, router.predict(TEXTS).quality, rtol=1e-9)

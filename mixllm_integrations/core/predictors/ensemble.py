@@ -118,7 +118,10 @@ class EnsemblePredictor:
             Shape ``(n, n_features)``.
         """
         parts = zip(self.members, self.weights, strict=True)
-        return np.asarray(sum(w * m.predict(contexts) for m, w in parts))
+        first, *others = (w * m.predict(contexts) for m, w in parts)
+        for other in others:
+            first += other
+        return first
 
     def select(self, columns: NDArray[np.intp]) -> Self:
         """Return the same predictor for some of its candidates.

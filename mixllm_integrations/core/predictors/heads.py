@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mixllm_integrations.core.predictors.base import column_means
 from mixllm_integrations.core.predictors.selection import LENGTH, HeadBank, fit_heads
+from mixllm_integrations.core.predictors.shrinkage import label_scatter, shrunk_slope
 from mixllm_integrations.core.pricing import LONGEST_ANSWER
 from mixllm_integrations.core.prior import QualityPrior
 from mixllm_integrations.core.reading import Reading
@@ -21,6 +22,7 @@ __all__ = ["UNKNOWN_OUTPUT_TOKENS", "CandidateHeads", "prior_quality"]
 
 UNKNOWN_OUTPUT_TOKENS = 256.0  # where no length was ever seen (our choice)
 _SMEARING_LIMITS = (0.2, 5.0)
+_LONGEST_LOG = float(np.log1p(LONGEST_ANSWER))
 # Least squares over the 26 models recorded in two public data sets: mean
 # quality against log10 of the blended list price (3 input : 1 output).
 _PRIOR_AT_ONE_DOLLAR, _PRIOR_PER_DECADE = 0.53, 0.16
@@ -30,11 +32,10 @@ _CLASS_WIDTH = 0.3  # decades of price within which candidates are alike
 # ones (our guess), and those by price (two public data sets); the level itself.
 _DECLARED_SPREAD, _PRICED_SPREAD, _LEVEL_SPREAD = 0.05, 0.15, 0.15
 _SPREAD_MASS = 5.0  # candidates that the guess of a spread counts as
-_LEAST_SCATTER = 0.02
-_USUAL_SCATTER, _SCATTER_MASS = 0.2, 5.0  # before a label, and its worth in labels
 _HALF_TRUST = 100.0  # labels with which half of what a head says is usually noise
 # How sure the usual trust in heads, and in the prior, is: in variances of a label.
 _TRUST_MASS, _PRIOR_MASS = 64.0, 16.0
+_MOST_TRUST = 1.5  # a mean of several heads is timid
 _ENOUGH = 2_000  # labels from which on a head learns quality, not residuals
 
 
@@ -108,7 +109,7 @@ class CandidateHeads:
     level
         Mean ease of the queries that each candidate was labelled on.
     trust
-        What a head's departures from the mean are multiplied by, in [0, 1].
+        What a head's departures from the mean are multiplied by, in [0, 1.5].
     """
 
     names: tuple[str, ...]
@@ -167,12 +168,13 @@ class CandidateHeads:
             ease = np.where(np.isfinite(quality), prior.ease(reading)[:, None], np.nan)
             level = column_means(ease)
             departures = prior.departures(reading, means, level=level)
-            slope = _slope(departures, quality - means, 1.0, _PRIOR_MASS)
+            slope = shrunk_slope(departures, quality - means, 1.0, mass=_PRIOR_MASS)
             leans = np.where(few, slope, 0.0)
             beyond = quality - leans * departures
         bank, found, tried = fit_heads(contexts, beyond, predictor=predictor, seed=seed)
         usual = counts / (counts + _HALF_TRUST)
-        trust = _slope(found - means, beyond[tried] - means, usual, _TRUST_MASS)
+        said, truth = found - means, beyond[tried] - means
+        trust = shrunk_slope(said, truth, usual, mass=_TRUST_MASS, most=_MOST_TRUST)
         lengths = _without_gaps(output_tokens)
         logs, honest, rows = fit_heads(
             contexts,
@@ -222,7 +224,7 @@ class CandidateHeads:
         of labels nothing is left of it.
         """
         means, counts = self.mean_quality, self.n_labels
-        scatter = _scatter(means, quality)
+        scatter = label_scatter(means, quality)
         declared = np.array([c.prior_quality is not None for c in candidates])
         priors = np.array([prior_quality(c, known) for c in candidates])
         above = means - priors
@@ -242,20 +244,7 @@ class CandidateHeads:
 
     @property
     def _is_damped(self) -> bool:
-        return bool((self.trust != 1.0).any())
-
-    def departures(self, prior: QualityPrior, reading: Reading) -> FloatArray:
-        """Return what the prior adds to the heads, shape ``(n, n_candidates)``.
-
-        Parameters
-        ----------
-        prior
-            The one they were fitted beside.
-        reading
-            Of the queries.
-        """
-        means = self.mean_quality
-        return self.leans * prior.departures(reading, means, level=self.level)
+        return bool(np.count_nonzero(self.trust != 1.0))
 
     def predict(
         self,
@@ -272,7 +261,8 @@ class CandidateHeads:
         blank
             Queries without text: they get the candidates' means.
         departures
-            From `departures`, where any head leans on a prior.
+            What a prior adds to them, where any head leans on it, shape
+            ``(n, n_candidates)``.
         """
         quality = self.quality.predict(contexts)
         if self._is_damped:
@@ -280,9 +270,10 @@ class CandidateHeads:
         if departures is not None:
             quality = quality + departures
         tokens = _raised(self.length.predict(contexts)) * self.smearing
-        if blank.any():
+        if np.count_nonzero(blank):
             quality[blank], tokens[blank] = self.mean_quality, self.mean_output_tokens
-        return np.clip(quality + self.shift, 0.0, 1.0), tokens
+        quality = quality + self.shift
+        return np.minimum(np.maximum(quality, 0.0), 1.0), tokens
 
     def select(self, names: Sequence[str]) -> "CandidateHeads":
         """Return the heads of some candidates.
@@ -333,46 +324,8 @@ class CandidateHeads:
         )
 
 
-def _scatter(means: FloatArray, quality: FloatArray | None) -> float:
-    """Return the variance of a label about its candidate's mean.
-
-    What a query does to all candidates alike moves their common level alone and
-    is taken off where they were labelled on the same queries. Few labels that
-    happen to agree are no reason to be sure: a usual scatter counts beside them.
-    """
-    if quality is None:
-        return max(float((means * (1.0 - means)).mean()), _LEAST_SCATTER)
-    labelled = np.isfinite(quality)
-    count = labelled.sum(axis=1, keepdims=True)
-    left = np.where(labelled, quality - means, 0.0)
-    if count.mean() > 1.5:
-        left = left - labelled * left.sum(axis=1, keepdims=True) / np.maximum(count, 1)
-        freedom = float(np.maximum(count - 1, 0).sum()) - (len(means) - 1)
-    else:
-        freedom = float(count.sum()) - len(means)
-    seen = float((left**2).sum()) + _SCATTER_MASS * _USUAL_SCATTER
-    return max(seen / (max(freedom, 0.0) + _SCATTER_MASS), _LEAST_SCATTER)
-
-
-def _slope(
-    said: FloatArray, truth: FloatArray, usual: FloatArray | float, mass: float
-) -> FloatArray:
-    """Return by how much to multiply what was said, in [0, 1], per candidate.
-
-    The slope of least squares, drawn to a usual one: as a normal prior of
-    variance 1 / mass does.
-    """
-    labelled = np.isfinite(truth)
-    left = np.where(labelled, truth, 0.0)
-    given = np.where(labelled, said, 0.0)
-    pull = mass * (left**2).sum(axis=0) / np.maximum(labelled.sum(axis=0), 1)
-    top = (given * left).sum(axis=0) + pull * usual
-    slope = top / np.maximum((given**2).sum(axis=0) + pull, 1e-12)
-    return np.asarray(np.clip(slope, 0.0, 1.0))
-
-
 def _raised(logs: FloatArray) -> FloatArray:
-    return np.expm1(np.clip(logs, 0.0, np.log1p(LONGEST_ANSWER)))
+    return np.asarray(np.expm1(np.minimum(np.maximum(logs, 0.0), _LONGEST_LOG)))
 
 
 def _without_gaps(output_tokens: FloatArray) -> FloatArray:
