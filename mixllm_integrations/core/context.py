@@ -5,8 +5,9 @@ x = [embedding ‖ posterior over domains ‖ difficulty ‖ contrasts ‖ form 
 about the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ _DOMAIN_L2, _TRAIT_L2 = 0.5, 8.0
 _FEWEST_QUERIES = 8  # below that, only the embedding is used
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: see the cached properties
 class ContextModel:
     """How a reading becomes a context vector.
 
@@ -153,13 +154,13 @@ class ContextModel:
         )
         return model, model._assemble(reading, shapes, scores)
 
-    @property
+    @cached_property
     def dimension(self) -> int:
         """Length of a context vector."""
         return int(self.blocks["constant"].stop)
 
-    @property
-    def blocks(self) -> dict[str, slice]:
+    @cached_property
+    def blocks(self) -> Mapping[str, slice]:
         """Where each part of a context vector lies."""
         if self.axes is None or self.trait_scale is None or self.shape is None:
             edges = {"embedding": len(self.centre)}
@@ -177,6 +178,11 @@ class ContextModel:
             blocks[name] = slice(start, start + width)
             start += width
         return blocks
+
+    @cached_property
+    def _trait_gain(self) -> FloatArray:
+        assert self.trait_scale is not None  # noqa: S101
+        return _TRAIT_WEIGHT * self.trait_scale
 
     @property
     def _n_domains(self) -> int:
@@ -246,20 +252,21 @@ class ContextModel:
         assert self.scorer is not None  # noqa: S101
         assert self.form is not None  # noqa: S101
         assert self.shape is not None  # noqa: S101
-        assert self.trait_scale is not None  # noqa: S101
-        n_domains = self._n_domains
-        traits = scores[:, n_domains:] - self.scorer.offset[n_domains:]
-        parts = [
-            (reading.embeddings - self.centre) @ self.axes,
-            traits * (_TRAIT_WEIGHT * self.trait_scale),
-            self.form.apply(reading),
-            self.shape.features(shapes),
-            np.ones((len(scores), 1)),
-        ]
+        blocks, n_domains = self.blocks, self._n_domains
+        # Each block goes where it belongs: for one query, joining them costs more.
+        contexts = np.empty((len(scores), self.dimension))
+        centred = reading.embeddings - self.centre
+        contexts[:, blocks["embedding"]] = centred @ self.axes
         if self.domains is not None:
             posterior = self.domains.posterior(scores[:, :n_domains])
-            parts.insert(1, posterior)
-        return np.concatenate(parts, axis=1, dtype=np.float64)
+            contexts[:, blocks["posterior"]] = posterior
+        traits = contexts[:, blocks["difficulty"].start : blocks["contrasts"].stop]
+        np.subtract(scores[:, n_domains:], self.scorer.offset[n_domains:], out=traits)
+        traits *= self._trait_gain
+        contexts[:, blocks["form"]] = self.form.apply(reading)
+        contexts[:, blocks["shape"]] = self.shape.features(shapes)
+        contexts[:, blocks["constant"]] = 1.0
+        return contexts
 
 
 def _dense(

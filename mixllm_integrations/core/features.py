@@ -58,9 +58,12 @@ class FormScale:
         reading
             Of the queries.
         """
-        form = (reading.form - self.mean) / self.scale
-        limited = np.minimum(np.maximum(form, -_FORM_LIMIT), _FORM_LIMIT)
-        return np.asarray(_FORM_WEIGHT * limited)
+        form = reading.form - self.mean
+        form /= self.scale
+        np.maximum(form, -_FORM_LIMIT, out=form)
+        np.minimum(form, _FORM_LIMIT, out=form)
+        form *= _FORM_WEIGHT
+        return form
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -44,36 +44,41 @@ _LENGTHS = (
     "share_word_parts",
 )
 FORM_FEATURES: tuple[str, ...] = (*_WORDS, *_BY_SHAPE, *_LENGTHS)
-_SHARED = np.array(
-    [FORM_FEATURES.index(name) for name in ("numbers", "operators", "word_parts")]
-)  # in the order of the shares above
+_AT = {name: place for place, name in enumerate(FORM_FEATURES)}
+_LOGARITHMS = (
+    slice(_AT["pieces_per_character"]),
+    slice(_AT["log_lines"], _AT["log_lines"] + 1),
+)
+_PER_PIECE = slice(_AT["share_numbers"], None)
+_SHARED = ("numbers", "operators", "word_parts")  # in the order of the shares above
 _TOGETHER = 128  # texts: what they need still fits the cache of a processor
 
 
 @lru_cache(maxsize=4)
-def _classes(
-    tokenizer: WordPieces,
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the group of each piece, and the classes that each group counts for.
+def _classes(tokenizer: WordPieces) -> tuple[NDArray[np.uint16], FloatArray]:
+    """Return the group of each piece, and what one of each group adds to features.
 
-    Pieces of one group count for the same classes, so counting groups is enough.
+    Pieces of one group add the same, so counting groups is enough. Features that
+    are a ratio or a logarithm start as the count that it is taken of.
     """
     vocabulary = tokenizer.vocabulary
-    table = np.zeros((max(vocabulary.values()) + 1, len(_WORDS) + 4), np.float32)
+    table = np.zeros((max(vocabulary.values()) + 1, len(FORM_FEATURES)), np.float32)
     for column, words in enumerate(_WORDS.values()):
         found = [vocabulary[w] for w in words.split() if w in vocabulary]
         table[found, column] = 1.0
-    first = len(_WORDS)
+    by_shape = slice(len(_WORDS), len(_WORDS) + len(_BY_SHAPE))
     for piece, row in vocabulary.items():
         bare = piece.removeprefix("##")
-        table[row, first:] = (
+        table[row, by_shape] = (
             bare.isdigit(),
             len(piece) == 1 and piece.isascii() and piece.isalpha(),
             piece != bare,
             not piece.isascii(),
         )
+    table[:, [_AT["log_pieces"], _AT["pieces_per_character"]]] = 1.0
+    table[:, _PER_PIECE] = table[:, [_AT[name] for name in _SHARED]]
     members, group = np.unique(table, axis=0, return_inverse=True)
-    return group.ravel().astype(np.intp), members.astype(np.float64)
+    return group.ravel().astype(np.uint16), members.astype(np.float64)
 
 
 def form_features(
@@ -108,28 +113,29 @@ def form_features(
     for start in range(0, len(ids), _TOGETHER):
         chunk = slice(start, start + _TOGETHER)
         _count(ids[chunk], group, tally[chunk])
-    counts = tally @ members
-    n_pieces = np.array([pieces.size for pieces in ids], dtype=np.float64)
-    features = np.empty((len(ids), len(FORM_FEATURES)))
-    n_counts = counts.shape[1]
-    np.log1p(counts, out=features[:, :n_counts])
-    features[:, n_counts] = np.log1p(n_pieces)
-    features[:, n_counts + 1] = np.log1p(characters)
-    features[:, n_counts + 2] = n_pieces / np.maximum(characters, 1)
-    features[:, n_counts + 3] = np.log1p(lines)
-    shared = np.maximum(n_pieces, 1.0)[:, None]
-    features[:, n_counts + 4 :] = counts.take(_SHARED, axis=1) / shared
+    features = tally @ members
+    features[:, _AT["log_characters"]] = characters
+    features[:, _AT["log_lines"]] = lines
+    features[:, _AT["pieces_per_character"]] /= np.maximum(characters, 1)
+    n_pieces = features[:, _AT["log_pieces"], None]
+    features[:, _PER_PIECE] /= np.maximum(n_pieces, 1.0)
+    for logarithms in _LOGARITHMS:
+        own = features[:, logarithms]
+        np.log1p(own, out=own)
     return features
 
 
 def _count(
-    ids: Sequence[NDArray[np.int32]], group: NDArray[np.intp], tally: FloatArray
+    ids: Sequence[NDArray[np.int32]], group: NDArray[np.uint16], tally: FloatArray
 ) -> None:
     """Count the groups of pieces of each text into its row."""
     n_texts, n_groups = tally.shape
+    if n_texts == 1:
+        tally[0] = np.bincount(group.take(ids[0]), minlength=n_groups)
+        return
     # Each text has numbers of its own, so that one count does for all.
     first = np.arange(0, n_texts * n_groups, n_groups)
-    found = group.take(np.concatenate(ids))
-    found += first.repeat([pieces.size for pieces in ids])
+    found = first.repeat([pieces.size for pieces in ids])
+    found += group.take(np.concatenate(ids))
     counts = np.bincount(found, minlength=n_texts * n_groups)
     tally[:] = counts.reshape(n_texts, n_groups)

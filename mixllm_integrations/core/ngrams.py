@@ -269,13 +269,12 @@ def _pairs(pieces: NDArray[np.int32], n_pieces: int) -> NDArray[np.int32]:
 def _distinct(values: NDArray[_Int]) -> tuple[NDArray[_Int], NDArray[np.intp]]:
     """Sort in place; return the distinct values, and how often each is there."""
     values.sort()
-    last = np.ones(values.size, dtype=np.bool_)
-    np.not_equal(values[1:], values[:-1], out=last[:-1])
-    ends = np.flatnonzero(last)
-    counts = ends.copy()
-    counts[1:] -= ends[:-1]
-    counts[:1] += 1
-    return values.take(ends), counts
+    differs = np.empty(values.size + 1, dtype=np.bool_)  # from the one before
+    differs[0] = differs[-1] = True
+    np.not_equal(values[1:], values[:-1], out=differs[1:-1])
+    (edges,) = differs.nonzero()
+    starts = edges[:-1]
+    return values.take(starts), edges[1:] - starts
 
 
 def _conjugate_gradient(

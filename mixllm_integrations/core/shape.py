@@ -103,8 +103,8 @@ def shape_features(counts: NDArray[np.float32]) -> FloatArray:
     """
     total = np.maximum(np.add.reduce(counts, axis=1, keepdims=True), 1.0)
     features = np.empty((len(counts), 2 * _N * _N))
-    np.log1p(counts, out=features[:, : _N * _N])
+    features[:, : _N * _N] = np.log1p(counts)
     shares = features[:, _N * _N :]
-    np.sqrt(counts / total, out=shares)
+    shares[:] = np.sqrt(counts / total)
     shares *= _SHARE_WEIGHT
     return features

@@ -7,11 +7,14 @@ all start from the same pieces, so a query is cut up once.
 import hashlib
 import json
 import string
+import sys
 import threading
+from array import array
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from importlib.resources import files
-from itertools import chain, pairwise
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ _BYTES_PER_TOKEN = 8
 _MARKS = tuple((m.encode(), f" {m} ".encode()) for m in string.punctuation)
 _LOWER = bytes(range(256)).lower()  # ASCII alone: the tokenizer lowers the others
 _DROPPED = bytes({*range(32), 127} - {*b"\t\n\r"})  # control characters, as it does
-_LONGEST_PART = 100  # characters; WordPiece knows no longer one
+_BYTES_PER_ID = np.dtype(np.int32).itemsize
 _MAX_CACHED_WORDS, _MAX_CACHED_BYTES = 20_000, 48
 # In how many characters arrays gain more than their calls cost, and how many texts
 # go through them together: what they need still fits the cache of a processor.
@@ -109,11 +112,6 @@ class WordPieces:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._vocabulary: dict[str, int] = tokenizer.get_vocab()
-        self._plain = {
-            piece.encode(): id_
-            for piece, id_ in self._vocabulary.items()
-            if piece.isascii()
-        }
         self._cuts = _Cuts(tokenizer, self._vocabulary)
 
     @property
@@ -151,7 +149,7 @@ class WordPieces:
         """
         clipped = [clip_text(text) for text in checked_texts(texts)]
         if sum(map(len, clipped)) < _WORTH_ARRAYS:
-            return [np.array(self._ids(text), dtype=np.int32) for text in clipped]
+            return [self._ids(text) for text in clipped]
         found: list[NDArray[np.int32]] = []
         for start in range(0, len(clipped), _TOGETHER):
             found += self._ids_of_many(clipped[start : start + _TOGETHER])
@@ -187,21 +185,17 @@ class WordPieces:
         ]
         return np.array(counts, dtype=np.int64)
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, text: str) -> NDArray[np.int32]:
         # A few passes in C; only a part that is no piece is cut, or was before.
         raw = _lowered(text)
         for mark, apart in _MARKS:
             raw = raw.replace(mark, apart)
-        parts = raw.split()
-        ids: list[Any] = list(map(self._plain.get, parts))
-        rare = [at for at, known in enumerate(ids) if known is None]
-        for at in reversed(rare):
-            ids[at : at + 1] = self._cuts[parts[at]]
-        return ids
+        packed = bytearray().join(map(self._cuts.__getitem__, raw.split()))
+        return np.frombuffer(packed, dtype=np.int32)
 
     @cached_property
     def _whole_words(self) -> "_WholeWords":
-        return _WholeWords(self._plain)
+        return _WholeWords(self._vocabulary)
 
     def _ids_of_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         lowered = [_lowered(text) for text in texts]
@@ -212,9 +206,9 @@ class WordPieces:
         spans = zip(starts[rare].tolist(), ends[rare].tolist(), strict=True)
         cuts = [self._cuts[raw[start:end]] for start, end in spans]
         n_pieces = known.astype(np.intp)
-        n_pieces[rare] = [len(cut) for cut in cuts]
+        n_pieces[rare] = [len(cut) // _BYTES_PER_ID for cut in cuts]
         pieces = ids.repeat(n_pieces)
-        of_cuts = np.fromiter(chain.from_iterable(cuts), dtype=np.int32)
+        of_cuts = np.frombuffer(b"".join(cuts), dtype=np.int32)
         pieces[(~known).repeat(n_pieces)] = of_cuts
         # How many words, and so how many pieces, come before the end of each text.
         stops = np.cumsum([len(text) + 1 for text in lowered])
@@ -238,49 +232,45 @@ def _estimate(text: str, n_pieces: int) -> int:
     return count if len(kept) == len(text) else round(count * (len(text) / len(kept)))
 
 
-class _Cuts(dict[bytes, tuple[int, ...]]):
-    """The pieces of rare words: cut when they are first asked for, then kept.
+class _Cuts(dict[bytes, bytes]):
+    """The pieces of each word, packed: joined they are an array of ids.
 
-    An ASCII word must be in lower case and without marks; others are whatever
-    stands between spaces or marks. Threads may ask at once: they find the same.
+    Words of one piece are there from the start, the most frequent ones side by
+    side; others are cut when they are first asked for, then kept. An ASCII word
+    must be in lower case and without marks; others are whatever stands between
+    spaces or marks. Threads may ask at once: they find the same.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> None:
-        super().__init__()
-        self._tokenizer, self._vocabulary = tokenizer, vocabulary
+        first_first = sorted(vocabulary.items(), key=itemgetter(1))
+        self._whole = {
+            piece.encode(): id_.to_bytes(_BYTES_PER_ID, sys.byteorder)
+            for piece, id_ in first_first
+            if piece.isascii()
+        }
+        super().__init__(self._whole)
+        self._tokenizer, self._model = tokenizer, tokenizer.model
         self.unknown_id = vocabulary.get("[UNK]", 0)
 
-    def __missing__(self, word: bytes) -> tuple[int, ...]:
+    def __missing__(self, word: bytes) -> bytes:
         text = word.decode()
-        ids = self._cut(text) if text.isascii() else tuple(self.of_any(text))
+        # An ASCII word needs nothing of what else the tokenizer does to a text.
+        if text.isascii():
+            ids = [piece.id for piece in self._model.tokenize(text)]
+        else:
+            ids = self.of_any(text)
+        packed = array("i", ids).tobytes()
         if len(word) <= _MAX_CACHED_BYTES:
-            if len(self) >= _MAX_CACHED_WORDS:
+            if len(self) >= len(self._whole) + _MAX_CACHED_WORDS:
                 self.clear()
-            self[word] = ids
-        return ids
+                self.update(self._whole)
+            self[word] = packed
+        return packed
 
     def of_any(self, text: str) -> list[int]:
         """Have the tokenizer itself cut any text."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
-
-    def _cut(self, part: str) -> tuple[int, ...]:
-        """Cut off the longest known piece, again and again, as WordPiece does."""
-        if len(part) > _LONGEST_PART:
-            return (self.unknown_id,)
-        ids: list[int] = []
-        start = 0
-        while start < len(part):
-            for end in range(len(part), start, -1):
-                piece = f"##{part[start:end]}" if start else part[start:end]
-                known = self._vocabulary.get(piece)
-                if known is not None:
-                    break
-            else:
-                return (self.unknown_id,)
-            ids.append(known)
-            start = end
-        return tuple(ids)
 
 
 class _WholeWords:
@@ -290,12 +280,12 @@ class _WholeWords:
     most frequent one; the others are not known here.
     """
 
-    def __init__(self, vocabulary: Mapping[bytes, int]) -> None:
+    def __init__(self, vocabulary: Mapping[str, int]) -> None:
         last_first = sorted(vocabulary, key=vocabulary.__getitem__, reverse=True)
-        short = [word for word in last_first if len(word) <= _KEY_BYTES]
-        marks = {mark for mark, _ in _MARKS}
-        words = [word for word in short if word.isalnum() or word in marks]
-        raw = b" ".join([b"", *words, b""])
+        short = [w for w in last_first if len(w) <= _KEY_BYTES and w.isascii()]
+        marks = set(string.punctuation)
+        words = [w for w in short if w.isalnum() or w in marks]
+        raw = " ".join(["", *words, ""]).encode()
         keys = _keys(raw, *_spans(raw))
         ids = np.array([vocabulary[word] for word in words], dtype=np.int32)
         # No text has the byte 255: it stands for pieces that are no whole words.

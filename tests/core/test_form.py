@@ -162,5 +162,5 @@ def test_the_vocabulary_falls_into_few_groups_that_cover_it():
     group, members = module._classes(PIECES)
     assert group.shape == (max(PIECES.vocabulary.values()) + 1,)
     assert set(group.tolist()) == set(range(len(members)))
-    assert members.shape[1] == len(COUNTS)
+    assert members.shape[1] == len(FORM_FEATURES)
     assert len(members) < 64  # counting them is cheap
