@@ -46,7 +46,7 @@ for usd in (0.0001, 0.1):
     )
 
 # 3. Every decision can be explained, without asking any model.
-print(model.router.route("Explain entropy.").explain())
+print(model.router.route("Explain entropy.", charge_load=False).explain())
 
 
 # 4. Tools are bound by whoever answers, in its own way.

@@ -152,8 +152,8 @@ def willingness_grid(
     Examples
     --------
     >>> grid = willingness_grid(0.01)
-    >>> len(grid), float(grid[0]), float(grid[-1])
-    (200, 1e-07, 100.0)
+    >>> len(grid), f"{grid[0]:.0e} to {grid[-1]:.0e}"
+    (200, '1e-07 to 1e+02')
     """
     exponents = np.linspace(-decades * 5 / 9, decades * 4 / 9, n_points)
     return np.asarray(unit_cost * 10.0**exponents, dtype=np.float64)

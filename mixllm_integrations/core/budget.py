@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.ngrams import fold_of_rows
@@ -20,6 +21,7 @@ __all__ = [
     "calibrate",
     "checked_target",
     "held_out",
+    "judged",
 ]
 
 _VALUES_TRIED = 500
@@ -63,8 +65,7 @@ def held_out(
     ----------
     table
         Labels. A query that lacks a candidate's quality trains, but is not
-        predicted; where fewer than 20 are complete, all are, and what they
-        lack is taken as predicted, as a missing cost always is.
+        predicted: see `judged`.
     forecast
         Fits on the first table and returns quality and cost for the second.
     n_folds
@@ -74,24 +75,42 @@ def held_out(
     seed
         Of sample and folds.
     """
-    lacking = np.isnan(table.quality).sum(axis=1) > 0
-    order = np.random.default_rng(seed).permutation(len(lacking))
-    order = order[np.argsort(lacking[order], kind="stable")][:most_queries]
+    complete = _complete(table)
+    order = np.random.default_rng(seed).permutation(len(complete))
+    order = order[np.argsort(~complete[order], kind="stable")][:most_queries]
     order.sort()
-    sample, complete = table.rows(order.tolist()), ~lacking[order]
-    if complete.sum() < _FEWEST_QUERIES:
-        complete[:] = True
+    sample = table.rows(order.tolist())
+    complete = _complete(sample)
     folds = fold_of_rows(len(sample.queries), n_folds=n_folds, seed=seed)
     quality, cost = np.empty(sample.quality.shape), np.empty(sample.quality.shape)
     for fold in range(n_folds if complete.sum() >= _FEWEST_QUERIES else 0):
         test = np.flatnonzero((folds == fold) & complete)
         train = sample.rows(np.flatnonzero(folds != fold).tolist())
         quality[test], cost[test] = forecast(train, sample.rows(test.tolist()))
-    paid = np.where(np.isfinite(sample.cost), sample.cost, cost)
-    got = np.where(np.isfinite(sample.quality), sample.quality, quality)
-    return HeldOut(
-        sample.names, *(array[complete] for array in (quality, cost, got, paid))
-    )
+    return judged(sample, quality, cost)
+
+
+def judged(table: RecordTable, quality: FloatArray, cost: FloatArray) -> HeldOut:
+    """Return predictions beside the truth, for queries that can be judged.
+
+    Parameters
+    ----------
+    table
+        Labels. A query that lacks a candidate's quality is left out; where
+        fewer than 20 are complete, none is, and what they lack is taken as
+        predicted, as a missing cost always is.
+    quality, cost
+        Predictions, of the table's shape.
+    """
+    paid = np.where(np.isfinite(table.cost), table.cost, cost)
+    got = np.where(np.isfinite(table.quality), table.quality, quality)
+    complete = _complete(table)
+    return HeldOut(table.names, *(a[complete] for a in (quality, cost, got, paid)))
+
+
+def _complete(table: RecordTable) -> NDArray[np.bool_]:
+    complete = np.asarray(np.isfinite(table.quality).all(axis=1))
+    return complete if complete.sum() >= _FEWEST_QUERIES else np.ones_like(complete)
 
 
 def checked_target(
@@ -158,8 +177,9 @@ def calibrate(
 
     Notes
     -----
-    Our choice; exploration and waiting are left out. Intervals are bootstrap
-    percentiles over queries, the choice of the value held fixed.
+    Our choice; exploration and waiting are left out. Of values that do equally
+    well the one nearest the middle of those tried is taken. Intervals are
+    bootstrap percentiles over queries, the choice of the value held fixed.
     """
     quality_target, cost_target = checked_target(quality_target, cost_target)
     n = len(held_out.quality)
@@ -218,12 +238,22 @@ def _best(
     if quality_target is not None:
         meets = quality >= quality_target
         if meets.any():
-            return int(np.where(meets, cost, np.inf).argmin()), True
-        return int(quality.argmax()), False
+            return _middlemost(np.where(meets, -cost, -np.inf)), True
+        return _middlemost(quality), False
     meets = cost <= (cost_target or 0.0)
     if meets.any():
-        return int(np.where(meets, quality, -np.inf).argmax()), True
-    return int(cost.argmin()), False
+        return _middlemost(np.where(meets, quality, -np.inf)), True
+    return _middlemost(-cost), False
+
+
+def _middlemost(worth: FloatArray) -> int:
+    """Return which value is best; of several, the one nearest the middle.
+
+    At either end of what is tried, cost or else quality weighs so much that
+    feedback, exploration and waiting no longer count.
+    """
+    best = np.flatnonzero(worth >= worth.max() - 1e-12)
+    return int(best[np.abs(best - (len(worth) - 1) / 2).argmin()])
 
 
 def bootstrap_ratio(

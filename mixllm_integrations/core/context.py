@@ -206,6 +206,19 @@ class ContextModel:
             self.scorer.scores(reading.ids, _dense(reading, self.shape, shapes)),
         )
 
+    def has_seen(self, reading: Reading) -> NDArray[np.bool_]:
+        """Tell which queries this was fitted on; all, where that is not known.
+
+        Parameters
+        ----------
+        reading
+            Of the queries.
+        """
+        own = digests(reading)
+        if self.seen is None:
+            return np.ones(len(own), dtype=np.bool_)
+        return np.isin(own, self.seen)
+
     def training_contexts(self, reading: Reading) -> FloatArray:
         """Return contexts to train a newcomer's heads on.
 

@@ -4,6 +4,7 @@ What one sets, and what is kept in a folder. `Router` adds what it does with
 queries and records.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -40,6 +41,7 @@ from mixllm_integrations.core.waiting import WaitingModel
 
 __all__ = ["CandidatePool"]
 
+_LOG = logging.getLogger("mixllm_integrations")
 _Answer = TypeVar("_Answer")
 _NOBODY = Candidate("nobody", 0, 0)
 
@@ -332,6 +334,9 @@ class CandidatePool:
                 f"the router was fitted beside prior {state.get('prior')!r}, not "
                 f"{revision!r}: pass prior=, or fit again"
             )
+        without_labels = {*self._candidates} - {*knowledge.names}
+        if without_labels and state.get("prior") != revision:
+            _LOG.warning("saved beside another prior than this one: pass prior=")
         self._adopt(knowledge, experience)
 
     def _learned(

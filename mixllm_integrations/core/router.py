@@ -9,20 +9,18 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 
 from mixllm_integrations.core import budget
-from mixllm_integrations.core.context import ContextModel
 from mixllm_integrations.core.decide import token_array
 from mixllm_integrations.core.errors import NotFittedError
-from mixllm_integrations.core.forecast import Forecaster, Knowledge
+from mixllm_integrations.core.judging import judge
 from mixllm_integrations.core.pool import CandidatePool
 from mixllm_integrations.core.reading import read
-from mixllm_integrations.core.records import RecordTable, tabulate
+from mixllm_integrations.core.records import tabulate
 from mixllm_integrations.core.types import (
     BatchPrediction,
     Calibration,
     Decision,
     Feedback,
     FeedbackKind,
-    FloatArray,
     Outcome,
     RoutingRecord,
 )
@@ -30,7 +28,6 @@ from mixllm_integrations.core.types import (
 __all__ = ["Router"]
 
 _LOG = logging.getLogger("mixllm_integrations")
-_CALIBRATION_FOLDS, _CALIBRATION_QUERIES = 3, 4_000
 
 
 class Router(CandidatePool):
@@ -182,6 +179,7 @@ class Router(CandidatePool):
         requires: Collection[str] = (),
         among: Collection[str] | None = None,
         willingness_to_pay: float | None = None,
+        charge_load: bool = True,
     ) -> Decision:
         """Decide which candidate a query goes to, and count it as its load.
 
@@ -199,6 +197,8 @@ class Router(CandidatePool):
             Names of the only candidates that may compete.
         willingness_to_pay
             For this query alone; ``None``: that of the router.
+        charge_load
+            Whether the query will be sent there; not where one only asks why.
 
         Returns
         -------
@@ -224,6 +224,7 @@ class Router(CandidatePool):
                 among=among,
                 max_cost_per_query=self._max_cost_per_query,
                 willingness_to_pay=willingness_to_pay,
+                charge_load=charge_load,
             )
         )
         return decisions[0]
@@ -326,6 +327,7 @@ class Router(CandidatePool):
         feedback = Feedback(decision_id, reward, kind, source)
         with self._lock:
             pending = self._ledger.get(decision_id)
+            self._waiting.finish(decision_id)  # who judges an answer has it
             is_first = not pending.feedback
             is_new = self._ledger.record_feedback(feedback)
             if is_first:
@@ -345,8 +347,9 @@ class Router(CandidatePool):
         Parameters
         ----------
         records
-            Labelled answers, the training ones or others: each query is judged
-            by heads that were fitted without it. Those that lack a label of a
+            Labelled answers: others than the training ones, which the router
+            then predicts as it is, or the training ones, each of which is judged
+            by heads that were fitted without it. Queries that lack a label of a
             candidate are not judged, unless fewer than 20 are complete: then a
             missing label is taken as predicted.
         quality_target, cost_target
@@ -365,32 +368,27 @@ class Router(CandidatePool):
         NotFittedError
             If the router has not been fitted.
         ConfigurationError
-            If not exactly one target is given, or there are too few queries.
+            If not exactly one target is given, there are too few queries, or a
+            fitted candidate has no record.
         """
         budget.checked_target(quality_target, cost_target)
         if not self.is_fitted:
             raise NotFittedError("calibrate needs a fitted router: call fit first")
         candidates = dict(self._candidates)
-        table = tabulate(records, tuple(candidates))
-        unfitted = ContextModel.unfitted(self.encoder.dimension)
-        start = Knowledge(unfitted, prior=self._knowledge.prior)
         usual = self._knowledge.usual_kind  # it need not be chosen anew per fold
-
-        def forecast(train: RecordTable, test: RecordTable) -> tuple[FloatArray, ...]:
-            known, _ = self._learned(start, train, candidates, predictor=usual)
-            own = Forecaster(known, [candidates[name] for name in table.names])
-            reading = read(test.queries, self.encoder)
-            found = own.forecast(reading, known.context.contexts(reading))
-            return found.quality, found.cost
-
+        held_out = judge(
+            tabulate(records, tuple(candidates)),
+            knowledge=self._knowledge,
+            candidates=candidates,
+            encoder=self.encoder,
+            predict=lambda reading: self._ask(lambda d: d.predict(reading, None)),
+            learn=lambda start, train: self._learned(
+                start, train, candidates, predictor=usual
+            )[0],
+            seed=self._settings.seed,
+        )
         found = budget.calibrate(
-            budget.held_out(
-                table,
-                forecast,
-                n_folds=_CALIBRATION_FOLDS,
-                most_queries=_CALIBRATION_QUERIES,
-                seed=self._settings.seed,
-            ),
+            held_out,
             quality_target=quality_target,
             cost_target=cost_target,
             seed=self._settings.seed,

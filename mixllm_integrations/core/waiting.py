@@ -25,6 +25,7 @@ from mixllm_integrations.core.types import (
 
 __all__ = ["WaitingModel"]
 
+_MOST_CALLS = 20_000  # under way; the oldest is released for one more
 _FIRST_TOKEN_TAKES = 30.0  # as long as so many others: about 0.5 s at 60 tokens/s
 
 
@@ -248,6 +249,8 @@ class WaitingModel:
                 self._calls[decision_id] = _Call(name, float(output_tokens), now)
                 queue.enter(output_tokens)
                 self._waits[name] = queue.wait()
+                if len(self._calls) > _MOST_CALLS:
+                    self._release_oldest()
 
     def finish(self, decision_id: str, outcome: Outcome | None = None) -> None:
         """Release a call; an unknown or released id changes nothing.
@@ -369,11 +372,14 @@ class WaitingModel:
         self._elapsed += max(reading - self._last_reading, 0.0)
         self._last_reading = reading
         while self._calls:
-            decision_id, call = next(iter(self._calls.items()))
-            if self._elapsed - call.started <= self._max_age:
+            oldest = next(iter(self._calls.values()))
+            if self._elapsed - oldest.started <= self._max_age:
                 break
-            del self._calls[decision_id]
-            queue = self._queues[call.name]
-            queue.leave(call.output_tokens)
-            self._waits[call.name] = queue.wait()
+            self._release_oldest()
         return self._elapsed
+
+    def _release_oldest(self) -> None:
+        _, call = self._calls.popitem(last=False)
+        queue = self._queues[call.name]
+        queue.leave(call.output_tokens)
+        self._waits[call.name] = queue.wait()

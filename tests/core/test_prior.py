@@ -219,6 +219,14 @@ def test_heads_that_lean_on_another_prior_are_refused(tmp_path, prior):
     assert Router.load(tmp_path / "r", prior=prior).is_fitted
 
 
+def test_another_prior_under_a_router_without_labels_is_told(tmp_path, prior, caplog):
+    Router(CANDIDATES, prior=prior).save(tmp_path / "r")
+    Router.load(tmp_path / "r", prior=prior)
+    assert not caplog.records
+    Router.load(tmp_path / "r")
+    assert "pass prior=" in caplog.text
+
+
 def test_thousands_of_labels_need_no_prior(tmp_path, prior):
     router = Router(CANDIDATES, prior=prior, predictor="ridge").fit(labels(2_000))
     assert not router._knowledge.leans

@@ -712,6 +712,23 @@ def test_leverage_is_the_square_of_the_width(clock):
     assert leverage.score == pytest.approx(0.5 - cost + 0.25, abs=1e-6)
 
 
+# --- load ---------------------------------------------------------------------
+
+
+def test_feedback_says_that_the_answer_has_come(few, clock):
+    router = Router(few.candidates, clock=clock)
+    decision = router.route(QUERY)
+    assert router._waiting.in_flight(decision.candidate) == 1
+    router.record_feedback(decision.id, 1.0)
+    assert router._waiting.in_flight(decision.candidate) == 0
+
+
+def test_a_query_that_one_only_asks_about_is_no_load(few, clock):
+    router = Router(few.candidates, clock=clock)
+    decision = router.route(QUERY, charge_load=False)
+    assert router._waiting.in_flight(decision.candidate) == 0
+
+
 # --- calibration --------------------------------------------------------------
 
 
@@ -789,6 +806,27 @@ def test_a_cost_target_is_kept(calibrated):
     tight = router.calibrate(sample.records(), cost_target=0.1)
     assert tight.relative_quality <= found.relative_quality
     assert tight.willingness_to_pay <= found.willingness_to_pay
+
+
+def test_queries_that_the_router_has_not_seen_are_judged_by_the_router_itself(
+    calibrated, world
+):
+    router, _ = calibrated
+    fresh = world.sample(120, seed=78)
+    found = router.calibrate(fresh.records(), quality_target=0.95, apply=False)
+    said = router.predict(fresh.queries)
+    chosen = (said.quality - said.cost / found.willingness_to_pay).argmax(axis=1)
+    rows = np.arange(len(fresh.queries))
+    assert found.n_queries == len(rows)
+    assert found.quality == pytest.approx(fresh.quality[rows, chosen].mean())
+    assert found.cost == pytest.approx(fresh.cost[rows, chosen].mean())
+
+
+def test_who_was_fitted_must_have_records_to_calibrate_on(calibrated):
+    router, sample = calibrated
+    records = [r for r in sample.records() if r.candidate != "all-round"]
+    with pytest.raises(ConfigurationError, match=r"'all-round'.*every fitted"):
+        router.calibrate(records, quality_target=0.9)
 
 
 def test_a_target_out_of_reach_is_said_to_be(calibrated):

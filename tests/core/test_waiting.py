@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixllm_integrations.core import waiting as module
 from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
 from mixllm_integrations.core.types import Candidate, Outcome
 from mixllm_integrations.core.waiting import WaitingModel
@@ -370,3 +371,16 @@ def test_the_waits_at_hand_are_those_of_the_queues(steps):
             model.finish(call, answer(50, latency=2.0, error=error))
         expected = model.expected_seconds(["fast", "unknown"]).tolist()
         assert expected == [q.wait() for q in model._queues.values()]
+
+
+def test_the_oldest_call_is_released_for_one_too_many(monkeypatch, clock):
+    monkeypatch.setattr(module, "_MOST_CALLS", 3)
+    model = WaitingModel(clock=clock)
+    for name in "ab":
+        model.add(Candidate(name, 1.0, 1.0))
+    for number, name in enumerate("abbb"):
+        model.start(name, f"d{number}", output_tokens=10.0)
+    assert (model.in_flight("a"), model.in_flight("b")) == (0, 3)
+    model.finish("d0")  # released already
+    model.finish("d1")
+    assert (model.in_flight("a"), model.in_flight("b")) == (0, 2)
