@@ -11,14 +11,33 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def job(bench_data, project_root):
+def done(bench_data, project_root):
     path = project_root / "examples" / "06_replay_recorded_models.py"
     spec = importlib.util.spec_from_file_location("replay_recorded_models", path)
     example = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = example  # its dataclasses look themselves up there
     spec.loader.exec_module(example)
-    yield example.run_main_job(bench_data / "mmlu_pro.parquet")
+    job = example.run_main_job(bench_data / "mmlu_pro.parquet")
+    yield job, example
     del sys.modules[spec.name]
+
+
+@pytest.fixture
+def job(done):
+    return done[0]
+
+
+def test_the_example_prints_what_was_saved(done, bench_data, monkeypatch, capsys):
+    job, example = done
+    asked = []
+    monkeypatch.setenv("MIXLLM_BENCH_DATA", str(bench_data))
+    monkeypatch.setattr(example, "run_main_job", lambda file: asked.append(file) or job)
+    example.main()
+    printed = capsys.readouterr().out
+    assert asked == [bench_data / "mmlu_pro.parquet"]
+    quality, _ = job.routed()
+    assert f"{quality:>8.1%}" in printed
+    assert "always the strongest: gpt-4o-2024-05-13" in printed
 
 
 def test_every_question_is_answered_once(job) -> None:
