@@ -75,9 +75,9 @@ def held_out(
     seed
         Of sample and folds.
     """
-    complete = _complete(table)
-    order = np.random.default_rng(seed).permutation(len(complete))
-    order = order[np.argsort(~complete[order], kind="stable")][:most_queries]
+    lacking = np.asarray(np.isnan(table.quality).any(axis=1))
+    order = np.random.default_rng(seed).permutation(len(lacking))
+    order = order[np.argsort(lacking[order], kind="stable")][:most_queries]
     order.sort()
     sample = table.rows(order.tolist())
     complete = _complete(sample)

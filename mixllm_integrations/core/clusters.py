@@ -18,7 +18,6 @@ __all__ = ["cluster_queries", "fit_clusters"]
 
 _CLUSTERS, _QUERIES_PER_CLUSTER = 15, 50  # our choice; 15 to 30 serve alike
 _FITTED_ON = 10_000  # queries
-_STARTS = 2  # of k-means
 _WORDS_PER_NAME, _SHORTEST_WORD = 3, 4
 _NAMELESS = "no word of its own"
 
@@ -74,6 +73,7 @@ def fit_clusters(
     *,
     seed: int,
     weights: FloatArray | None = None,
+    starts: int = 2,
 ) -> Any:  # noqa: ANN401
     """Return a fitted k-means; what lies all but together makes fewer clusters.
 
@@ -87,11 +87,13 @@ def fit_clusters(
         Of the starts.
     weights
         Of the places, shape ``(n,)``; by default all alike.
+    starts
+        How often to begin anew; the best is kept.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    model = KMeans(n_clusters, n_init=_STARTS, random_state=seed)
+    model = KMeans(n_clusters, n_init=starts, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(places, sample_weight=weights)

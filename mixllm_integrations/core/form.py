@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.chunks import chunks
 from mixllm_integrations.core.types import FloatArray
 from mixllm_integrations.core.wordpieces import WordPieces
 
@@ -51,7 +52,6 @@ _LOGARITHMS = (
 )
 _PER_PIECE = slice(_AT["share_numbers"], None)
 _SHARED = ("numbers", "operators", "word_parts")  # in the order of the shares above
-_TOGETHER = 128  # texts: what they need still fits the cache of a processor
 
 
 @lru_cache(maxsize=4)
@@ -110,8 +110,7 @@ def form_features(
     """
     group, members = _classes(tokenizer)
     tally = np.empty((len(ids), len(members)))
-    for start in range(0, len(ids), _TOGETHER):
-        chunk = slice(start, start + _TOGETHER)
+    for chunk in chunks(len(ids)):
         _count(ids[chunk], group, tally[chunk])
     features = tally @ members
     features[:, _AT["log_characters"]] = characters

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.chunks import chunks
 from mixllm_integrations.core.types import FloatArray
 
 __all__ = ["NgramRidge", "fold_of_rows"]
@@ -21,7 +22,6 @@ __all__ = ["NgramRidge", "fold_of_rows"]
 _PAIR_BUCKETS = 2**15
 _ITERATIONS = 15  # our choice: stopping early regularises, too
 _ODD = (np.int32(1_000_003), np.int32(8_191))
-_TOGETHER = 128  # texts: what they need still fits the cache of a processor
 _Int = TypeVar("_Int", np.int32, np.int64)
 _NOTHING = np.zeros(0, dtype=np.int64)
 # 1 + log(count), looked up: a prompt has at most some thousand pieces.
@@ -169,8 +169,7 @@ class NgramRidge:
             columns, values = self._row(*_columns(ids[0], self.n_pieces))
             scores[0] += values @ self.weights.take(columns, axis=0)
         else:
-            for start in range(0, len(ids), _TOGETHER):
-                chunk = slice(start, start + _TOGETHER)
+            for chunk in chunks(len(ids)):
                 self._add_scores(ids[chunk], scores[chunk])
         return np.asarray(scores, dtype=np.float64)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.chunks import chunks
 from mixllm_integrations.core.types import FloatArray
 from mixllm_integrations.core.wordpieces import clip_text
 
@@ -37,7 +38,6 @@ SHAPE_FEATURES: tuple[str, ...] = (
     *(f"share of {pair}" for pair in _PAIRS),
 )
 _SHARE_WEIGHT = 3.0  # so that the root of a share varies about as a logarithm does
-_TOGETHER = 128  # texts: what they need still fits the cache of a processor
 
 
 def _class_of_byte() -> NDArray[np.uint8]:
@@ -68,8 +68,7 @@ def shape_counts(texts: Sequence[str]) -> NDArray[np.float32]:
     np.float32(2.0)
     """
     counts = np.zeros((len(texts), _N * _N), dtype=np.float32)
-    for start in range(0, len(texts), _TOGETHER):
-        chunk = slice(start, start + _TOGETHER)
+    for chunk in chunks(len(texts)):
         _count(texts[chunk], counts[chunk])
     return counts
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from mixllm_integrations.core.chunks import chunks
 from mixllm_integrations.core.errors import StateFormatError
 
 __all__ = [
@@ -42,9 +43,7 @@ _LOWER = bytes(range(256)).lower()  # ASCII alone: the tokenizer lowers the othe
 _DROPPED = bytes({*range(32), 127} - {*b"\t\n\r"})  # control characters, as it does
 _BYTES_PER_ID = np.dtype(np.int32).itemsize
 _MAX_CACHED_WORDS, _MAX_CACHED_BYTES = 20_000, 48
-# In how many characters arrays gain more than their calls cost, and how many texts
-# go through them together: what they need still fits the cache of a processor.
-_WORTH_ARRAYS, _TOGETHER = 2_500, 128
+_WORTH_ARRAYS = 2_500  # characters, in which arrays gain more than their calls cost
 _SLOTS = 18  # bits
 _KEY_BYTES = 16  # two numbers of 8 bytes; few words are longer
 _MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
@@ -151,8 +150,8 @@ class WordPieces:
         if sum(map(len, clipped)) < _WORTH_ARRAYS:
             return [self._ids(text) for text in clipped]
         found: list[NDArray[np.int32]] = []
-        for start in range(0, len(clipped), _TOGETHER):
-            found += self._ids_of_many(clipped[start : start + _TOGETHER])
+        for chunk in chunks(len(clipped)):
+            found += self._ids_of_many(clipped[chunk])
         return found
 
     def count(

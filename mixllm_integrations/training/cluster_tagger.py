@@ -1,6 +1,5 @@
 """Tags without any label: which cluster of texts a text lies in."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixllm_integrations.core.checks import number_between
+from mixllm_integrations.core.clusters import fit_clusters
 from mixllm_integrations.core.encoder import Encoder, StaticEncoder
 from mixllm_integrations.core.wordpieces import checked_texts, clip_text
 
@@ -103,14 +103,7 @@ class ClusterTagger:
         n_clusters = min(wanted, len(texts))
         if n_clusters < 2:
             return np.zeros(len(texts), dtype=np.intp)
-        from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
-
-        model = KMeans(n_clusters, n_init=4, random_state=self.seed)
-        with warnings.catch_warnings():
-            # Texts that lie all but together make fewer clusters: no matter.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(places)
+        model = fit_clusters(places, n_clusters, seed=self.seed, starts=4)
         return np.asarray(np.unique(model.labels_, return_inverse=True)[1])
 
 

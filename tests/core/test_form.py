@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixllm_integrations.core import chunks
 from mixllm_integrations.core import form as module
 from mixllm_integrations.core.form import FORM_FEATURES, form_features
 from mixllm_integrations.core.wordpieces import shipped_tokenizer
@@ -123,7 +124,7 @@ def test_every_text_has_a_finite_form_without_negative_entries(text):
 
 @pytest.mark.parametrize("together", [1, 2, 1000])
 def test_a_text_has_the_same_form_alone_and_among_others(monkeypatch, together):
-    monkeypatch.setattr(module, "_TOGETHER", together)
+    monkeypatch.setattr(chunks, "_TOGETHER", together)
     texts = ["", "Why?", "", "", "def f(x): return 2 * x", "ß\n7"]
     assert np.array_equal(rows(texts), np.vstack([rows([t]) for t in texts]))
 

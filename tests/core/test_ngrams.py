@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from mixllm_integrations.core import ngrams
+from mixllm_integrations.core import chunks, ngrams
 from mixllm_integrations.core.ngrams import NgramRidge, fold_of_rows
 
 PAIRS = 2**15
@@ -206,7 +206,7 @@ def test_each_output_is_solved_as_if_it_were_alone():
 
 @pytest.mark.parametrize("together", [1, 2, 7, 1000])
 def test_a_text_scores_the_same_alone_and_among_others(monkeypatch, together):
-    monkeypatch.setattr(ngrams, "_TOGETHER", together)
+    monkeypatch.setattr(chunks, "_TOGETHER", together)
     texts, vectors, rng = random_world(40)
     # Without pieces at each border, of one piece, and of pieces that are unknown.
     texts[0] = texts[6] = texts[7] = texts[-1] = np.zeros(0, dtype=np.int32)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixllm_integrations.core import shape as module
+from mixllm_integrations.core import chunks
 from mixllm_integrations.core.form import FORM_FEATURES
 from mixllm_integrations.core.shape import (
     SHAPE_FEATURES,
@@ -146,7 +146,7 @@ def test_no_texts_have_no_rows():
 
 @pytest.mark.parametrize("together", [1, 2, 1000])
 def test_where_a_batch_is_divided_changes_nothing(monkeypatch, together):
-    monkeypatch.setattr(module, "_TOGETHER", together)
+    monkeypatch.setattr(chunks, "_TOGETHER", together)
     texts = ["", "a", "a1 b2", "", "ß", "(x)" * 10_000, "b", ""]
     alone = [shape_counts([text])[0] for text in texts]
     assert np.array_equal(shape_counts(texts), alone)

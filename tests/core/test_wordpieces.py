@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixllm_integrations.core import chunks
 from mixllm_integrations.core import wordpieces as module
 from mixllm_integrations.core.errors import StateFormatError
 from mixllm_integrations.core.wordpieces import (
@@ -102,7 +103,7 @@ def test_where_a_batch_is_divided_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
     monkeypatch.setattr(module, "_WORTH_ARRAYS", 0)
-    monkeypatch.setattr(module, "_TOGETHER", together)
+    monkeypatch.setattr(chunks, "_TOGETHER", together)
     found = shipped_tokenizer().ids(ODD_TEXTS)
     assert [ids.tolist() for ids in found] == [of_the_tokenizer(t) for t in ODD_TEXTS]
 
