@@ -334,8 +334,8 @@ class CandidatePool:
                 f"the router was fitted beside prior {state.get('prior')!r}, not "
                 f"{revision!r}: pass prior=, or fit again"
             )
-        without_labels = {*self._candidates} - {*knowledge.names}
-        if without_labels and state.get("prior") != revision:
+        needs_prior = any(name not in knowledge.names for name in self._candidates)
+        if needs_prior and state.get("prior") != revision:
             _LOG.warning("saved beside another prior than this one: pass prior=")
         self._adopt(knowledge, experience)
 
