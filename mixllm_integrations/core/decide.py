@@ -7,7 +7,7 @@ knowledge change; the old one is retired and decides nothing any more.
 import math
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +17,11 @@ from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.forecast import Forecast, Forecaster
 from mixllm_integrations.core.ledger import DecisionLedger, PendingDecision
+from mixllm_integrations.core.limits import Terms, hard_limits
 from mixllm_integrations.core.policy import (
     Choice,
     MetaDecisionMaker,
     Scoreboard,
-    hard_limits,
 )
 from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.types import (
@@ -149,12 +149,10 @@ class Decider:
         self,
         reading: Reading,
         input_tokens: FloatArray | None,
+        terms: Terms,
         *,
-        requires: Collection[str] = (),
-        among: Collection[str] | None = None,
-        max_cost_per_query: float | None = None,
-        willingness_to_pay: float | None = None,
         charge_load: bool = True,
+        remember: bool = True,
     ) -> list[Decision]:
         """Return a decision per query; they are pending from now on.
 
@@ -164,12 +162,12 @@ class Decider:
             Of the queries.
         input_tokens
             Shape ``(n_queries,)``, NaN where unknown.
-        requires, among, max_cost_per_query
-            Hard limits.
-        willingness_to_pay
-            Instead of the policy's own.
+        terms
+            What all of them ask.
         charge_load
             Whether each decision counts as load at once.
+        remember
+            Whether it awaits its outcome and feedback.
 
         Raises
         ------
@@ -182,20 +180,22 @@ class Decider:
         if not self._names:
             raise NoCandidateError
         policy = self._policy
-        if willingness_to_pay is not None:
-            policy = replace(policy, willingness_to_pay=willingness_to_pay)
+        if terms.willingness_to_pay is not None:
+            policy = replace(policy, willingness_to_pay=terms.willingness_to_pay)
         contexts, expected = self._forecast(reading, input_tokens)
         with self._lock:
             now, uncertainty = self._online(contexts, expected)
+            token_cost = expected.cost
+            if terms.discounts:
+                now, token_cost = self._discounted(now, token_cost, terms.discounts)
+            head_start = self._by_name(terms.head_start) if terms.head_start else None
             limits = [
                 self._excluded(
                     now.cost[row],
                     int(expected.input_tokens[row]),
                     is_given=input_tokens is not None
                     and math.isfinite(input_tokens[row]),
-                    requires=requires,
-                    among=among,
-                    max_cost_per_query=max_cost_per_query,
+                    terms=terms,
                 )
                 for row in range(len(contexts))
             ]
@@ -205,24 +205,31 @@ class Decider:
             decisions = []
             for row, excluded in enumerate(limits):
                 waits = self._waiting.expected_seconds(self._names)
-                penalties = self._waiting.penalties(waits)
+                penalties = self._waiting.penalties(
+                    waits, tolerance_seconds=terms.waiting_tolerance_seconds
+                )
                 board = Scoreboard(
                     now.quality[row],
                     now.cost[row],
                     uncertainty[row],
                     penalties,
                     self._eligible(excluded),
+                    head_start,
                 )
                 choice = policy.choose(board)
                 decision = self._decision(
                     policy, board, choice, now, row, waits, excluded
                 )
-                self._remember(decision, contexts[row], expected, row, choice.index)
+                at = row, choice.index
+                if remember:
+                    self._remember(
+                        decision, contexts[row], expected, at, float(token_cost[at])
+                    )
                 if charge_load:
                     self._waiting.start(
                         decision.candidate,
                         decision.id,
-                        output_tokens=float(now.output_tokens[row, choice.index]),
+                        output_tokens=float(now.output_tokens[at]),
                     )
                 decisions.append(decision)
         return decisions
@@ -264,6 +271,21 @@ class Decider:
         )
         return now, learned.designs.widths(contexts, self._names)
 
+    def _discounted(
+        self, now: Forecast, token_cost: FloatArray, discounts: Mapping[str, float]
+    ) -> tuple[Forecast, FloatArray]:
+        """Return what is expected less the discounts, and what tokens then cost.
+
+        The second is what the real cost is compared with: a discount that was
+        foreseen must not pass for a candidate that is cheaper than its prices.
+        """
+        cost = np.maximum(now.cost - self._by_name(discounts), 0.0)
+        share = np.divide(cost, now.cost, out=np.ones_like(cost), where=now.cost > 0)
+        return replace(now, cost=cost), token_cost * share
+
+    def _by_name(self, values: Mapping[str, float]) -> FloatArray:
+        return np.array([values.get(name, 0.0) for name in self._names])
+
     def _check_in_office(self) -> None:
         if self.retired:
             raise RetiredError
@@ -279,23 +301,19 @@ class Decider:
         input_tokens: int,
         *,
         is_given: bool,
-        requires: Collection[str],
-        among: Collection[str] | None,
-        max_cost_per_query: float | None,
+        terms: Terms,
     ) -> dict[str, str]:
         """Return who may not compete, by `hard_limits`; mostly there is nobody."""
-        if requires == () and among is None and input_tokens <= self._narrowest:
-            most = math.inf if max_cost_per_query is None else max_cost_per_query
-            if most == math.inf or bool((cost <= most).all()):
+        if not terms.excludes_by_name() and input_tokens <= self._narrowest:
+            most = terms.max_cost_per_query
+            if most is None or bool((cost <= most).all()):
                 return {}
         return hard_limits(
             self._candidates,
             cost=cost,
             input_tokens=input_tokens,
             input_tokens_are_estimated=not is_given,
-            requires=requires,
-            among=among,
-            max_cost_per_query=max_cost_per_query,
+            terms=terms,
         )
 
     def _decision(
@@ -334,17 +352,17 @@ class Decider:
         decision: Decision,
         context: FloatArray,
         expected: Forecast,
-        row: int,
-        index: int,
+        at: tuple[int, int],
+        token_cost: float,
     ) -> None:
         self._ledger.put(
             PendingDecision(
                 decision_id=decision.id,
                 candidate=decision.candidate,
-                predicted_quality=float(expected.quality[row, index]),
-                predicted_output_tokens=float(expected.output_tokens[row, index]),
+                predicted_quality=float(expected.quality[at]),
+                predicted_output_tokens=float(expected.output_tokens[at]),
                 input_tokens=decision.input_tokens,
-                token_cost=float(expected.cost[row, index]),
+                token_cost=token_cost,
                 context=context.astype(np.float32),
                 version=self._experience.version,
             )

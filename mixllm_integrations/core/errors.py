@@ -15,7 +15,9 @@ Messages name the offending value and what is allowed instead. They never
 carry prompt text.
 """
 
+import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 __all__ = [
     "ConfigurationError",
@@ -26,6 +28,8 @@ __all__ = [
     "UnknownCandidateError",
     "UnknownDecisionError",
 ]
+
+_LONGEST_ID = 80
 
 
 class MixLLMError(Exception):
@@ -54,6 +58,10 @@ class NoCandidateError(MixLLMError):
             message = "there is no candidate: pass at least one to the router"
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what it was made of, not as its message."""
+        return type(self), (self.excluded,), self.__dict__
+
 
 class UnknownCandidateError(MixLLMError, LookupError):
     """A candidate is named that the router does not have.
@@ -72,6 +80,10 @@ class UnknownCandidateError(MixLLMError, LookupError):
         listed = ", ".join(repr(n) for n in self.known) or "none"
         super().__init__(f"unknown candidate {name!r}; the router has: {listed}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what it was made of, not as its message."""
+        return type(self), (self.name, self.known), self.__dict__
+
 
 class UnknownDecisionError(MixLLMError, LookupError):
     """A decision id is given that is not pending: never made here, or too old.
@@ -84,10 +96,19 @@ class UnknownDecisionError(MixLLMError, LookupError):
 
     def __init__(self, decision_id: str) -> None:
         self.decision_id = decision_id
+        # Who passes an answer's text by mistake must not find it in a log.
+        is_id = len(decision_id) <= _LONGEST_ID and not re.search(r"\s", decision_id)
+        shown = repr(decision_id) if is_id else "(what was passed is no id)"
         super().__init__(
-            f"unknown decision {decision_id!r}: it was not made by this router, or it "
-            "is older than `decision_max_age_seconds` or was crowded out by newer ones"
+            f"unknown decision {shown}: it was not made by this router in this "
+            "process or before it was saved, or it is older than "
+            "`decision_max_age_seconds` or was crowded out by newer ones; pass the "
+            "answer itself, or its decision_id"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what it was made of, not as its message."""
+        return type(self), (self.decision_id,), self.__dict__
 
 
 class StateFormatError(MixLLMError, ValueError):

@@ -18,6 +18,10 @@ from mixllm_integrations.core.types import FloatArray, Outcome
 
 __all__ = ["Experience"]
 
+# Errors of calls of which at least a part was read: the reader went away, the
+# answer came from a cache, or broke off.
+_JUDGED_ALL_THE_SAME = ("abandoned", "cached", "broken off")
+
 # Our choice, as a ratio of variances: rewards of 0 and 1 scatter by about 0.2,
 # and what an offline head misses by about 0.02, over contexts of length² 2.
 _RESIDUAL_L2 = 10.0
@@ -117,10 +121,13 @@ class Experience:
         Returns
         -------
         bool
-            Whether it taught something: not if the candidate is gone, or the
-            heads have been fitted anew since.
+            Whether it taught something: not if the candidate is gone, the heads
+            have been fitted anew since, or the call failed before it gave an
+            answer: availability is not quality.
         """
         name = pending.candidate
+        if _has_failed(pending.outcome):
+            return False
         if pending.version != self.version or name not in self.designs.names:
             return False
         context = pending.context.astype(np.float64)
@@ -178,3 +185,9 @@ class Experience:
             self._factors = lengths, costs
             self._places = {name: place for place, name in enumerate(names)}
         return self._factors
+
+
+def _has_failed(outcome: Outcome | None) -> bool:
+    """Tell whether a call gave no answer that anybody could judge."""
+    error = None if outcome is None else outcome.error
+    return error is not None and not error.startswith(_JUDGED_ALL_THE_SAME)

@@ -1,10 +1,11 @@
-"""State to a folder and back: atomic, checked, and never by pickle.
+"""State to a folder or to bytes and back: atomic, checked, and never by pickle.
 
 A folder holds ``state.json``, ``arrays.safetensors`` and a ``manifest.json``
 with the format's version and the sha256 of both. It is written beside the
 target, synced, and renamed into place, so a reader sees the old state or the
 new one, never half of either. Should the process die between the renames, the
-old state is found under the name that it was set aside under.
+old state is found under the name that it was set aside under. The same three
+files may also stay in memory, where nothing else has to be done.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from safetensors.numpy import save as save_safetensors
 
 from mixllm_integrations.core.errors import ConfigurationError, StateFormatError
 
-__all__ = ["FORMAT_VERSION", "read_folder", "write_folder"]
+__all__ = ["FORMAT_VERSION", "packed", "read_folder", "unpacked", "write_folder"]
 
 FORMAT_VERSION = 1
 _MANIFEST, _STATE, _ARRAYS = "manifest.json", "state.json", "arrays.safetensors"
@@ -61,6 +62,31 @@ def write_folder(
     target = Path(folder).resolve()
     with _SWAPPING:  # not between somebody's renames
         _check_free(target)
+    content = packed(state, arrays)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.parent / f".{target.name}.{uuid.uuid4().hex}.new"
+    try:
+        fresh.mkdir()
+        for name, data in content.items():
+            _write_synced(fresh / name, data)
+        _sync_folder(fresh)
+        _swap(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def packed(
+    state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, bytes]:
+    """Return the files of a state's folder, by name.
+
+    Parameters
+    ----------
+    state
+        Anything that JSON can hold, infinities and numpy's numbers, too.
+    arrays
+        By name.
+    """
     content = {
         _STATE: json.dumps(_plain(state), indent=1, allow_nan=False).encode(),
         _ARRAYS: save_safetensors(
@@ -72,16 +98,33 @@ def write_folder(
         "sha256": {n: hashlib.sha256(c).hexdigest() for n, c in content.items()},
     }
     content[_MANIFEST] = json.dumps(manifest, indent=1).encode()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.parent / f".{target.name}.{uuid.uuid4().hex}.new"
-    try:
-        fresh.mkdir()
-        for name, data in content.items():
-            _write_synced(fresh / name, data)
-        _sync_folder(fresh)
-        _swap(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    return content
+
+
+def unpacked(
+    files: Mapping[str, bytes], *, source: str
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return what `packed` was given.
+
+    Parameters
+    ----------
+    files
+        What it returned.
+    source
+        What errors call it.
+
+    Raises
+    ------
+    StateFormatError
+        If a file is missing or damaged, or they are of a newer version.
+    """
+
+    def bytes_of(name: str) -> bytes:
+        if name not in files:
+            raise StateFormatError(f"{source!r} lacks {name!r}")
+        return files[name]
+
+    return _parsed(bytes_of, source)
 
 
 def read_folder(
@@ -118,30 +161,41 @@ def read_folder(
 def _read(source: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if not source.is_dir():
         raise ConfigurationError(f"there is no folder {str(source)!r} to load from")
-    manifest = _json(_bytes(source / _MANIFEST), source / _MANIFEST)
+    return _parsed(lambda name: _bytes(source / name), str(source))
+
+
+def _parsed(
+    bytes_of: Callable[[str], bytes], source: str
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return what three files hold; the version decides first what is expected."""
+    manifest = _json(bytes_of(_MANIFEST), _within(source, _MANIFEST))
     version = manifest.get("format_version")
     if type(version) is not int or version < 1:
-        raise StateFormatError(f"{str(source)!r} has no valid format_version")
+        raise StateFormatError(f"{source!r} has no valid format_version")
     if version > FORMAT_VERSION:
         raise StateFormatError(
-            f"{str(source)!r} was saved in format {version}, this version of the "
+            f"{source!r} was saved in format {version}, this version of the "
             f"package reads up to {FORMAT_VERSION}: upgrade mixllm-integrations"
         )
     digests = manifest.get("sha256")
     content = {}
     for name in (_STATE, _ARRAYS):
-        content[name] = _bytes(source / name)
+        content[name] = bytes_of(name)
         found = hashlib.sha256(content[name]).hexdigest()
         if not isinstance(digests, dict) or digests.get(name) != found:
             raise StateFormatError(
-                f"{str(source / name)!r} is truncated or was changed (its sha256 is "
+                f"{_within(source, name)!r} is truncated or was changed (its sha256 is "
                 f"not the one in {_MANIFEST}): restore it from a copy, or fit again"
             )
     try:
         arrays = load_safetensors(content[_ARRAYS])
     except SafetensorError as error:
-        raise StateFormatError(f"{str(source / _ARRAYS)!r}: {error}") from error
-    return _json(content[_STATE], source / _STATE), arrays
+        raise StateFormatError(f"{_within(source, _ARRAYS)!r}: {error}") from error
+    return _json(content[_STATE], _within(source, _STATE)), arrays
+
+
+def _within(source: str, name: str) -> str:
+    return str(Path(source) / name)
 
 
 def _bytes(path: Path) -> bytes:
@@ -154,13 +208,13 @@ def _bytes(path: Path) -> bytes:
         ) from None
 
 
-def _json(data: bytes, path: Path) -> dict[str, Any]:
+def _json(data: bytes, path: str) -> dict[str, Any]:
     try:
         found = json.loads(data, object_hook=_unplain)
     except ValueError as error:
-        raise StateFormatError(f"{str(path)!r} is no JSON: {error}") from error
+        raise StateFormatError(f"{path!r} is no JSON: {error}") from error
     if not isinstance(found, dict):
-        raise StateFormatError(f"{str(path)!r} holds no object")
+        raise StateFormatError(f"{path!r} holds no object")
     return found
 
 
@@ -188,7 +242,7 @@ def _check_free(target: Path) -> None:
             return
         if _MANIFEST in names and names <= {_MANIFEST, _STATE, _ARRAYS}:
             try:
-                if "format_version" in _json(_bytes(target / _MANIFEST), target):
+                if "format_version" in _json(_bytes(target / _MANIFEST), str(target)):
                     return
             except StateFormatError:
                 pass

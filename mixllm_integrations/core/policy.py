@@ -1,28 +1,18 @@
-"""Stage 8: the meta decision maker. Hard limits, then a score, then its argmax.
+"""Stage 8: the meta decision maker. After the hard limits a score, then its argmax.
 
 Every term of the score is in units of quality, so that exploration and waiting
 keep their meaning whatever one point of quality is worth.
 """
 
 import math
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, cast, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.errors import (
-    ConfigurationError,
-    NoCandidateError,
-    UnknownCandidateError,
-)
-from mixllm_integrations.core.types import (
-    REQUIREMENTS,
-    Candidate,
-    FloatArray,
-    number_between,
-)
+from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
+from mixllm_integrations.core.types import FloatArray, number_between
 
 __all__ = [
     "EXPLORATION_FORMS",
@@ -31,7 +21,6 @@ __all__ = [
     "MetaDecisionMaker",
     "Policy",
     "Scoreboard",
-    "hard_limits",
 ]
 
 ExplorationForm = Literal["width", "leverage"]
@@ -55,6 +44,8 @@ class Scoreboard(NamedTuple):
         What its queue is charged, before the weight.
     eligible
         Whether the hard limits leave it in the competition.
+    head_start
+        What else speaks for it, in units of quality; ``None``: nothing.
     """
 
     quality: FloatArray
@@ -62,6 +53,7 @@ class Scoreboard(NamedTuple):
     uncertainty: FloatArray
     waiting_penalty: FloatArray
     eligible: NDArray[np.bool_]
+    head_start: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,6 +199,8 @@ class MetaDecisionMaker:
         scores = board.quality - charge
         if self.waiting_weight and np.count_nonzero(board.waiting_penalty):
             scores -= self.waiting_weight * board.waiting_penalty
+        if board.head_start is not None:
+            scores += board.head_start
         return scores
 
 
@@ -229,109 +223,3 @@ def _best(scores: FloatArray, board: Scoreboard) -> tuple[int, FloatArray]:
     costs = board.cost[among]
     cheapest = np.argmin(np.where(np.isnan(costs), np.inf, costs))
     return int(among[cheapest]), scores
-
-
-def hard_limits(
-    candidates: Sequence[Candidate],
-    *,
-    cost: FloatArray,
-    input_tokens: int,
-    input_tokens_are_estimated: bool,
-    requires: Collection[str] = (),
-    among: Collection[str] | None = None,
-    max_cost_per_query: float | None = None,
-) -> dict[str, str]:
-    """Return who may not compete for this query, and why.
-
-    Parameters
-    ----------
-    candidates
-        All of them, in declaration order.
-    cost
-        Predicted cost in USD, shape ``(n_candidates,)``.
-    input_tokens
-        Length of the prompt.
-    input_tokens_are_estimated
-        Whether that is our own estimate. Then the context window alone never
-        excludes everybody: those with the largest one stay (our choice).
-    requires
-        Abilities the query needs, of `REQUIREMENTS`. Unknown vision is tried.
-    among
-        The only candidates that may compete; ``None``: all.
-    max_cost_per_query
-        Highest predicted cost in USD; ``None``: any.
-
-    Returns
-    -------
-    dict of str to str
-        Reason by candidate name, with the limit and the number.
-
-    Raises
-    ------
-    ConfigurationError
-        If `requires` has an unknown word.
-    UnknownCandidateError
-        If `among` names nobody.
-
-    Examples
-    --------
-    >>> small = Candidate("small", 0.1, 0.4, context_window=8_000)
-    >>> large = Candidate("large", 3.0, 15.0)
-    >>> hard_limits([small, large], cost=np.array([0.001, 0.03]),
-    ...     input_tokens=9_500, input_tokens_are_estimated=False)
-    {'small': 'the prompt has 9,500 tokens, its context window 8,000'}
-    """
-    _check_words(candidates, requires, among)
-    excluded: dict[str, str] = {}
-    too_long: list[Candidate] = []
-    for index, candidate in enumerate(candidates):
-        if among is not None and candidate.name not in among:
-            excluded[candidate.name] = "not among the candidates asked for"
-        elif lacking := [r for r in requires if getattr(candidate, r) is False]:
-            excluded[candidate.name] = f"has no {', '.join(sorted(lacking))}"
-        elif max_cost_per_query is not None and not cost[index] <= max_cost_per_query:
-            excluded[candidate.name] = (
-                f"would cost about {cost[index]:.6f} USD, max_cost_per_query is "
-                f"{max_cost_per_query:g}"
-            )
-        elif _window(candidate) < input_tokens:
-            too_long.append(candidate)
-    rescue = input_tokens_are_estimated and len(excluded) + len(too_long) == len(
-        candidates
-    )
-    widest = max(map(_window, too_long), default=0.0) if rescue else np.inf
-    for candidate in too_long:
-        if _window(candidate) < widest:
-            excluded[candidate.name] = (
-                f"the prompt has {'about ' * input_tokens_are_estimated}"
-                f"{input_tokens:,} tokens, its context window "
-                f"{candidate.context_window:,}"
-            )
-    return excluded
-
-
-def _window(candidate: Candidate) -> float:
-    window = candidate.context_window
-    return np.inf if window is None else window
-
-
-def _check_words(
-    candidates: Sequence[Candidate],
-    requires: Collection[str],
-    among: Collection[str] | None,
-) -> None:
-    for what, words in (("requires", requires), ("among", among)):
-        if isinstance(words, str):
-            raise ConfigurationError(
-                f"{what} must be a collection of words, not the one string {words!r}"
-            )
-    for word in requires:
-        if word not in cast("tuple[str, ...]", REQUIREMENTS):
-            raise ConfigurationError(
-                f"requires has the unknown word {word!r}; use some of {REQUIREMENTS}"
-            )
-    if among:
-        known = [c.name for c in candidates]
-        for name in among:
-            if name not in known:
-                raise UnknownCandidateError(name, known)

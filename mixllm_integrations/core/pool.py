@@ -1,7 +1,7 @@
 """Who competes, what weighs how much, what is known: a router's state.
 
-What one sets, and what is kept in a folder. `Router` adds what it does with
-queries and records.
+What one sets, and what outlives the process: `copying` carries it. `Router` adds
+what it does with queries and records.
 """
 
 import logging
@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from mixllm_integrations.core import persistence, snapshot
+from numpy.typing import NDArray
+
+from mixllm_integrations.core import snapshot
 from mixllm_integrations.core.context import ContextModel
+from mixllm_integrations.core.copying import Portable
 from mixllm_integrations.core.decide import Decider, RetiredError
 from mixllm_integrations.core.encoder import (
     Encoder,
@@ -46,7 +48,7 @@ _Answer = TypeVar("_Answer")
 _NOBODY = Candidate("nobody", 0, 0)
 
 
-class CandidatePool:
+class CandidatePool(Portable):
     """Candidates, settings, and the state of knowledge that decisions are made by.
 
     Parameters are those of `Router`.
@@ -95,6 +97,7 @@ class CandidatePool:
                 f"{type(encoder).__name__} lacks some. For a model's name or folder "
                 "pass SentenceTransformerEncoder(name)"
             )
+        self._clock = clock
         self._lock = threading.RLock()
         self._fitting = threading.RLock()  # of two fits, the later one must see both
         self._waiting = WaitingModel(
@@ -194,10 +197,7 @@ class CandidatePool:
         ConfigurationError
             If there is one of that name.
         """
-        if not isinstance(candidate, Candidate):
-            raise ConfigurationError(
-                f"a candidate must be a Candidate, not a {type(candidate).__name__}"
-            )
+        _check_candidate(candidate)
         with self._lock:
             if candidate.name in self._candidates:
                 raise ConfigurationError(
@@ -207,6 +207,34 @@ class CandidatePool:
             self._candidates[candidate.name] = candidate
             self._waiting.add(candidate)
             self._experience.add(candidate.name)
+            self._adopt(self._knowledge, self._experience)
+
+    def replace_candidate(self, candidate: Candidate) -> None:
+        """Let a candidate go on with another price or other abilities, in one step.
+
+        It competes all the while. Its calls under way, what was learned of it
+        and the speed that was measured stay; a declared speed or concurrency
+        that is new takes effect, as everything else does, at once.
+
+        Parameters
+        ----------
+        candidate
+            The one that takes the place of the one of the same name.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is no `Candidate`.
+        UnknownCandidateError
+            If there is none of that name.
+        """
+        _check_candidate(candidate)
+        with self._lock:
+            before = self._candidates.get(candidate.name)
+            if before is None:
+                raise UnknownCandidateError(candidate.name, self._candidates)
+            self._candidates[candidate.name] = candidate
+            self._waiting.replace(before, candidate)
             self._adopt(self._knowledge, self._experience)
 
     def remove_candidate(self, name: str) -> None:
@@ -230,20 +258,7 @@ class CandidatePool:
             self._experience.remove(name)
             self._adopt(self._knowledge, self._experience)
 
-    def save(self, folder: str | Path) -> None:
-        """Write everything that was learned to a folder, whole or not at all.
-
-        Parameters
-        ----------
-        folder
-            Where to; a router saved there before is replaced. Prompts are not
-            in it.
-
-        Raises
-        ------
-        ConfigurationError
-            If the folder holds something that is not a saved router.
-        """
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         with self._lock:
             state, arrays = snapshot.router_state(
                 self._knowledge, self._experience, self._ledger
@@ -258,38 +273,19 @@ class CandidatePool:
                 "waiting_tolerance_seconds": self.waiting_tolerance_seconds,
                 "max_cost_per_query": self.max_cost_per_query,
             }
-        persistence.write_folder(folder, state, arrays)
+        return state, arrays
 
     @classmethod
-    def load(
+    def _of_state(
         cls,
-        folder: str | Path,
+        state: dict[str, Any],
+        arrays: dict[str, NDArray[Any]],
         *,
-        encoder: Encoder | None = None,
-        prior: QualityPrior | Literal["shipped"] = "shipped",
-        clock: Callable[[], float] = time.monotonic,
+        source: str,
+        encoder: Encoder | None,
+        prior: QualityPrior | Literal["shipped"],
+        clock: Callable[[], float],
     ) -> Self:
-        """Return the router that was saved in a folder.
-
-        Parameters
-        ----------
-        folder
-            Where from.
-        encoder
-            The encoder it was fitted with; ``None``: it is found by its name.
-        prior
-            The prior that it started from, if it was not the shipped one.
-        clock
-            Of the router.
-
-        Raises
-        ------
-        ConfigurationError
-            If there is no such folder, or the encoder is not to be had.
-        StateFormatError
-            If the folder is damaged, of a newer version, or of another encoder.
-        """
-        state, arrays = persistence.read_folder(folder)
         try:
             if encoder is None:
                 encoder = load_encoder(state["encoder"])
@@ -308,7 +304,7 @@ class CandidatePool:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise StateFormatError(
-                f"the state in {str(folder)!r} lacks {error}: restore it from a copy"
+                f"the state in {source!r} lacks {error}: restore it from a copy"
             ) from error
         if not candidates:  # all had left when it was saved
             router.remove_candidate(_NOBODY.name)
@@ -383,3 +379,10 @@ class CandidatePool:
         except RetiredError:
             with self._lock:
                 return question(self._decider)
+
+
+def _check_candidate(candidate: Candidate) -> None:
+    if not isinstance(candidate, Candidate):
+        raise ConfigurationError(
+            f"a candidate must be a Candidate, not a {type(candidate).__name__}"
+        )

@@ -4,33 +4,24 @@ A query is read and forecast without the lock, on knowledge that never changes;
 what was learned online, the load and the choice are looked up under it.
 """
 
-import logging
-import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from mixllm_integrations.core import budget
 from mixllm_integrations.core.decide import token_array
-from mixllm_integrations.core.errors import NotFittedError
-from mixllm_integrations.core.judging import judge
-from mixllm_integrations.core.pool import CandidatePool
+from mixllm_integrations.core.learning import LearningPool
+from mixllm_integrations.core.limits import Terms
 from mixllm_integrations.core.reading import read
-from mixllm_integrations.core.records import tabulate
 from mixllm_integrations.core.types import (
     BatchPrediction,
-    Calibration,
     Decision,
     Feedback,
     FeedbackKind,
     Outcome,
-    RoutingRecord,
 )
 
 __all__ = ["Router"]
 
-_LOG = logging.getLogger("mixllm_integrations")
 
-
-class Router(CandidatePool):
+class Router(LearningPool):
     """Sends each query to the candidate that is worth most for it.
 
     Without `fit` it routes from priors and learns from feedback; with labelled
@@ -97,59 +88,6 @@ class Router(CandidatePool):
     True
     """
 
-    def fit(
-        self, records: Iterable[RoutingRecord], *, progress: bool = False
-    ) -> "Router":
-        """Learn from labelled answers.
-
-        Candidates that were fitted before and have no record now keep what was
-        learned of them: to fit a newcomer, pass its records alone. Otherwise
-        everything is learned anew, and what was learned online is dropped.
-
-        Parameters
-        ----------
-        records
-            In any order; not every candidate needs to be labelled on every
-            query. Several of one query and candidate are averaged.
-        progress
-            Log each stage at level INFO.
-
-        Returns
-        -------
-        Router
-            Itself. If anything fails, it is as it was before.
-
-        Raises
-        ------
-        ConfigurationError
-            If there are no records.
-        UnknownCandidateError
-            If a record names a candidate that the router does not have.
-        """
-        began = time.perf_counter()
-        level = logging.INFO if progress else logging.DEBUG
-        with self._fitting:
-            candidates = dict(self._candidates)
-            table = tabulate(records, tuple(candidates))
-            size = (len(table.queries), len(table.names))
-            _LOG.log(level, "fitting on %d queries of %d candidates", *size)
-            before = self._knowledge
-            knowledge, contexts = self._learned(before, table, candidates)
-            with self._lock:
-                experience = self._experience
-                if knowledge.version != before.version:
-                    experience = self._new_experience(knowledge)
-                for name in self._candidates:
-                    if name not in experience.designs.names:
-                        experience.add(name)
-                here = [i for i, n in enumerate(table.names) if n in self._candidates]
-                names = [table.names[i] for i in here]
-                experience.start(names, contexts, table.quality[:, here])
-                self._ledger.outdate(names)
-                self._adopt(knowledge, experience)
-        _LOG.log(level, "fitted in %.1f s", time.perf_counter() - began)
-        return self
-
     def predict(
         self, queries: Sequence[str], *, input_tokens: Sequence[int] | None = None
     ) -> BatchPrediction:
@@ -178,8 +116,14 @@ class Router(CandidatePool):
         input_tokens: int | None = None,
         requires: Collection[str] = (),
         among: Collection[str] | None = None,
+        barred: Mapping[str, str] | None = None,
         willingness_to_pay: float | None = None,
+        waiting_tolerance_seconds: float | None = None,
+        max_cost_per_query: float | None = None,
+        discounts: Mapping[str, float] | None = None,
+        head_start: Mapping[str, float] | None = None,
         charge_load: bool = True,
+        remember: bool = True,
     ) -> Decision:
         """Decide which candidate a query goes to, and count it as its load.
 
@@ -195,10 +139,19 @@ class Router(CandidatePool):
             the query needs.
         among
             Names of the only candidates that may compete.
-        willingness_to_pay
-            For this query alone; ``None``: that of the router.
+        barred
+            Names of candidates that may not, and why: `explain` tells.
+        willingness_to_pay, waiting_tolerance_seconds, max_cost_per_query
+            For this query alone; ``None``: those of the router.
+        discounts
+            USD that a candidate would save on this query, for example with a
+            warm prompt cache.
+        head_start
+            What else speaks for a candidate, in units of quality.
         charge_load
             Whether the query will be sent there; not where one only asks why.
+        remember
+            Whether the decision awaits its outcome and feedback.
 
         Returns
         -------
@@ -214,20 +167,24 @@ class Router(CandidatePool):
         """
         if not isinstance(query, str):
             raise TypeError(f"a query must be a str, not a {type(query).__name__}")
-        reading = read([query], self.encoder)
-        tokens = token_array(None if input_tokens is None else [input_tokens], 1)
-        decisions = self._ask(
-            lambda decider: decider.decide(
-                reading,
-                tokens,
-                requires=requires,
-                among=among,
-                max_cost_per_query=self._max_cost_per_query,
-                willingness_to_pay=willingness_to_pay,
-                charge_load=charge_load,
-            )
+        most = self._max_cost_per_query
+        terms = Terms(
+            requires=requires,
+            among=among,
+            barred=barred or {},
+            max_cost_per_query=most
+            if max_cost_per_query is None
+            else max_cost_per_query,
+            willingness_to_pay=willingness_to_pay,
+            waiting_tolerance_seconds=waiting_tolerance_seconds,
+            discounts=discounts or {},
+            head_start=head_start or {},
         )
-        return decisions[0]
+        tokens = None if input_tokens is None else [input_tokens]
+        (decision,) = self._decided(
+            [query], tokens, terms, charge_load=charge_load, remember=remember
+        )
+        return decision
 
     def route_batch(
         self,
@@ -253,14 +210,23 @@ class Router(CandidatePool):
         list of Decision
             In the order of the queries.
         """
+        terms = Terms(max_cost_per_query=self._max_cost_per_query)
+        return self._decided(queries, input_tokens, terms, charge_load=charge_load)
+
+    def _decided(
+        self,
+        queries: Sequence[str],
+        input_tokens: Sequence[int] | None,
+        terms: Terms,
+        *,
+        charge_load: bool,
+        remember: bool = True,
+    ) -> list[Decision]:
         reading = read(queries, self.encoder)
         tokens = token_array(input_tokens, len(reading.ids))
         return self._ask(
             lambda decider: decider.decide(
-                reading,
-                tokens,
-                max_cost_per_query=self._max_cost_per_query,
-                charge_load=charge_load,
+                reading, tokens, terms, charge_load=charge_load, remember=remember
             )
         )
 
@@ -333,66 +299,3 @@ class Router(CandidatePool):
             if is_first:
                 self._experience.teach(pending, float(reward))
             return is_new
-
-    def calibrate(
-        self,
-        records: Iterable[RoutingRecord],
-        *,
-        quality_target: float | None = None,
-        cost_target: float | None = None,
-        apply: bool = True,
-    ) -> Calibration:
-        """Find the willingness to pay that meets a target.
-
-        Parameters
-        ----------
-        records
-            Labelled answers: others than the training ones, which the router
-            then predicts as it is, or the training ones, each of which is judged
-            by heads that were fitted without it. Queries that lack a label of a
-            candidate are not judged, unless fewer than 20 are complete: then a
-            missing label is taken as predicted.
-        quality_target, cost_target
-            One of them, relative to the strongest candidate: ``0.97`` of its
-            quality, or ``0.25`` of its cost.
-        apply
-            Whether to route by the value found from now on.
-
-        Returns
-        -------
-        Calibration
-            The value, and what to expect of it.
-
-        Raises
-        ------
-        NotFittedError
-            If the router has not been fitted.
-        ConfigurationError
-            If not exactly one target is given, there are too few queries, or a
-            fitted candidate has no record.
-        """
-        budget.checked_target(quality_target, cost_target)
-        if not self.is_fitted:
-            raise NotFittedError("calibrate needs a fitted router: call fit first")
-        candidates = dict(self._candidates)
-        usual = self._knowledge.usual_kind  # it need not be chosen anew per fold
-        held_out = judge(
-            tabulate(records, tuple(candidates)),
-            knowledge=self._knowledge,
-            candidates=candidates,
-            encoder=self.encoder,
-            predict=lambda reading: self._ask(lambda d: d.predict(reading, None)),
-            learn=lambda start, train: self._learned(
-                start, train, candidates, predictor=usual
-            )[0],
-            seed=self._settings.seed,
-        )
-        found = budget.calibrate(
-            held_out,
-            quality_target=quality_target,
-            cost_target=cost_target,
-            seed=self._settings.seed,
-        )
-        if apply:
-            self.willingness_to_pay = found.willingness_to_pay
-        return found

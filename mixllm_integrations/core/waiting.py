@@ -10,12 +10,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
+from mixllm_integrations.core.queues import Queue
 from mixllm_integrations.core.types import (
     Candidate,
     FloatArray,
@@ -26,78 +26,12 @@ from mixllm_integrations.core.types import (
 __all__ = ["WaitingModel"]
 
 _MOST_CALLS = 20_000  # under way; the oldest is released for one more
-_FIRST_TOKEN_TAKES = 30.0  # as long as so many others: about 0.5 s at 60 tokens/s
 
 
 class _Call(NamedTuple):
     name: str
     output_tokens: float
     started: float
-
-
-@dataclass(slots=True)
-class _Queue:
-    """One candidate: the calls it has, and how fast it is (where known)."""
-
-    concurrency: float
-    first_token: float | None
-    per_token: float | None
-    calls: int = 0
-    tokens: float = 0.0
-
-    def wait(self) -> float:
-        """Seconds until a call that comes now would be served."""
-        ahead = self.calls + 1 - self.concurrency
-        if ahead <= 0 or (self.first_token is None and self.per_token is None):
-            return 0.0
-        mean_tokens = self.tokens / self.calls
-        service = (self.first_token or 0.0) + mean_tokens * (self.per_token or 0.0)
-        return ahead / self.concurrency * service
-
-    def enter(self, output_tokens: float) -> None:
-        self.calls += 1
-        self.tokens += output_tokens
-
-    def leave(self, output_tokens: float) -> None:
-        self.calls -= 1
-        self.tokens = self.tokens - output_tokens if self.calls else 0.0
-
-    def learn(self, outcome: Outcome, smoothing: float) -> None:
-        first, per_token = self._measured(outcome)
-        self.first_token = _smoothed(self.first_token, first, smoothing)
-        self.per_token = _smoothed(self.per_token, per_token, smoothing)
-
-    def _measured(self, outcome: Outcome) -> tuple[float | None, float | None]:
-        """Time to first token and seconds per token of one answer."""
-        first, latency = outcome.time_to_first_token_seconds, outcome.latency_seconds
-        tokens = outcome.output_tokens
-        if latency is None:
-            return first, None
-        if tokens <= 0:
-            return (latency if first is None else first), None
-        if first is None:
-            first = self._first_share(tokens) * latency
-        return first, max(latency - first, 0.0) / tokens
-
-    def _first_share(self, tokens: float) -> float:
-        """Part of a latency that was the wait for the first token (our choice).
-
-        As the speed known so far has it; where that is not known in both its
-        parts, a fixed number of other tokens takes as long as the first one.
-        """
-        if self.first_token is not None and self.per_token is not None:
-            known = self.first_token + tokens * self.per_token
-            if known > 0:
-                return self.first_token / known
-        return _FIRST_TOKEN_TAKES / (tokens + _FIRST_TOKEN_TAKES)
-
-
-def _smoothed(
-    old: float | None, measured: float | None, smoothing: float
-) -> float | None:
-    if measured is None or old is None:
-        return old if measured is None else measured
-    return old + smoothing * (measured - old)
 
 
 class WaitingModel:
@@ -165,8 +99,8 @@ class WaitingModel:
         self._clock = clock
         self._last_reading = clock()
         self._elapsed = 0.0
-        self._lock = threading.Lock()
-        self._queues: dict[str, _Queue] = {}
+        self._lock = threading.RLock()
+        self._queues: dict[str, Queue] = {}
         self._waits: dict[str, float] = {}  # of each queue, as it stands
         self._calls: OrderedDict[str, _Call] = OrderedDict()
 
@@ -199,12 +133,39 @@ class WaitingModel:
                 raise ConfigurationError(
                     f"candidate {candidate.name!r} is watched already; remove it first"
                 )
-            self._queues[candidate.name] = _Queue(
+            self._queues[candidate.name] = Queue(
                 float(candidate.max_concurrency or self._assumed),
                 candidate.time_to_first_token_seconds,
                 candidate.seconds_per_output_token,
             )
             self._waits[candidate.name] = 0.0
+
+    def replace(self, before: Candidate, after: Candidate) -> None:
+        """Apply what a candidate newly declares; its calls under way stay.
+
+        Parameters
+        ----------
+        before, after
+            What it declared, and what it declares now. A speed that is new
+            counts from now on; else what was measured does.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If it is not watched.
+        """
+        with self._lock:
+            queue = self._queue(after.name)
+            queue.concurrency = float(after.max_concurrency or self._assumed)
+            first, per_token = (
+                after.time_to_first_token_seconds,
+                after.seconds_per_output_token,
+            )
+            if first is not None and first != before.time_to_first_token_seconds:
+                queue.first_token = first
+            if per_token is not None and per_token != before.seconds_per_output_token:
+                queue.per_token = per_token
+            self._waits[after.name] = queue.wait()
 
     def remove(self, name: str) -> None:
         """Forget a candidate and release the calls that it has under way.
@@ -326,13 +287,17 @@ class WaitingModel:
             except KeyError as error:
                 raise UnknownCandidateError(error.args[0], self._queues) from None
 
-    def penalties(self, waits: FloatArray) -> FloatArray:
+    def penalties(
+        self, waits: FloatArray, *, tolerance_seconds: float | None = None
+    ) -> FloatArray:
         """Return what waits are charged, before `waiting_weight`.
 
         Parameters
         ----------
         waits
             Seconds, any shape.
+        tolerance_seconds
+            τ of this query; ``None``: the model's own.
 
         Returns
         -------
@@ -355,12 +320,13 @@ class WaitingModel:
         if not np.count_nonzero(waits):
             return np.zeros(waits.shape)
         head_start = self._sharpness * self._margin
-        exponent = self._sharpness * waits / self._tolerance
+        tolerance = self._tolerance if tolerance_seconds is None else tolerance_seconds
+        exponent = self._sharpness * waits / tolerance
         clipped = np.minimum(exponent, head_start + self._cap)
         beyond = np.exp(head_start + self._cap) * (exponent - clipped)
         return np.asarray(np.exp(-head_start) * (np.expm1(clipped) + beyond))
 
-    def _queue(self, name: str) -> _Queue:
+    def _queue(self, name: str) -> Queue:
         try:
             return self._queues[name]
         except KeyError:

@@ -3,13 +3,22 @@
 `dispatch` starts a routed `call`, which fails over and reports its outcome;
 `query` says which text of a conversation is routed; `prices` knows list prices;
 `pool` makes the router over an adapter's candidates; `feedback` finds the
-decision on an answer; `cooldown`, `deadline`, `errors` and `journal` serve them.
+decision on an answer; `options` says what one call may ask, `rules` who may
+answer which conversation, `sessions` who has read it before; `cooldown`,
+`deadline`, `errors` and `journal` serve them.
 """
 
 from mixllm_integrations.serving.call import RoutedCall
 from mixllm_integrations.serving.deadline import run_within
-from mixllm_integrations.serving.dispatch import CallOptions, Dispatcher
+from mixllm_integrations.serving.dispatch import Dispatcher
 from mixllm_integrations.serving.feedback import RECORD_KEY, decision_id_of, record_of
+from mixllm_integrations.serving.options import (
+    CONTROLS,
+    NO_CACHE,
+    CacheUse,
+    CallOptions,
+    checked_controls,
+)
 from mixllm_integrations.serving.prices import ListPrice, list_price
 from mixllm_integrations.serving.query import (
     Turn,
@@ -17,14 +26,21 @@ from mixllm_integrations.serving.query import (
     routed_text,
     text_tokens,
 )
+from mixllm_integrations.serving.rules import RoutingRule, checked_rules, verdict
 
 __all__ = [
+    "CONTROLS",
+    "NO_CACHE",
     "RECORD_KEY",
+    "CacheUse",
     "CallOptions",
     "Dispatcher",
     "ListPrice",
     "RoutedCall",
+    "RoutingRule",
     "Turn",
+    "checked_controls",
+    "checked_rules",
     "conversation_tokens",
     "decision_id_of",
     "list_price",
@@ -32,4 +48,5 @@ __all__ = [
     "routed_text",
     "run_within",
     "text_tokens",
+    "verdict",
 ]

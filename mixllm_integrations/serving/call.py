@@ -1,12 +1,25 @@
 """One routed call under way: decision, attempts, outcome."""
 
 import logging
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mixllm_integrations.core.errors import NoCandidateError, UnknownDecisionError
-from mixllm_integrations.core.types import Decision, Outcome, Requirement
-from mixllm_integrations.serving.errors import all_failed, is_callers_mistake
+from mixllm_integrations.core.types import Decision, Outcome
+from mixllm_integrations.serving.choosing import Chooser, imagined, shadow_record
+from mixllm_integrations.serving.errors import (
+    all_failed,
+    is_callers_mistake,
+    is_context_overflow,
+    is_unable,
+    note_candidate,
+)
+from mixllm_integrations.serving.options import (
+    NO_CACHE,
+    Asked,
+    CacheUse,
+    CallOptions,
+)
+from mixllm_integrations.serving.retry_after import retry_after_seconds
 
 if TYPE_CHECKING:
     from mixllm_integrations.serving.dispatch import Dispatcher
@@ -23,23 +36,23 @@ class RoutedCall:
     ----------
     decision
         The decision in force; a new one after each failover.
+    shadowed
+        What the router would have done, if another one answers whatever it
+        says.
     """
 
     __slots__ = (
-        "_among",
+        "_chooser",
         "_dispatcher",
         "_failures",
         "_first_chunk_at",
-        "_input_tokens",
-        "_max_failovers",
         "_open",
-        "_query",
-        "_requires",
+        "_options",
         "_started_at",
         "_tried",
         "_unable",
-        "_willingness_to_pay",
         "decision",
+        "shadowed",
     )
 
     decision: Decision
@@ -47,28 +60,24 @@ class RoutedCall:
     _started_at: float
 
     def __init__(
-        self,
-        dispatcher: "Dispatcher",
-        query: str,
-        input_tokens: int | None,
-        requires: tuple[Requirement, ...],
-        among: Collection[str] | None,
-        prefer: str | None,
-        max_failovers: int | None,
-        willingness_to_pay: float | None = None,
+        self, dispatcher: "Dispatcher", asked: Asked, options: CallOptions
     ) -> None:
         self._dispatcher = dispatcher
-        self._query = query
-        self._input_tokens = input_tokens
-        self._requires = requires
-        self._among = among
-        self._max_failovers = max_failovers
-        self._willingness_to_pay = willingness_to_pay
+        self._chooser = Chooser(dispatcher, asked, options)
+        self._options = options
         self._failures: list[tuple[str, Exception]] = []
         self._unable = 0
         self._tried: list[dict[str, str]] = []
         self._open = False
-        self._decide(prefer)
+        self.shadowed: Decision | None = None
+        if options.shadow is not None:
+            self.shadowed = self._chooser.unforced()
+        self._decide(options.prefer)
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether nobody is to be asked."""
+        return self._options.dry_run
 
     @property
     def candidate(self) -> str:
@@ -81,9 +90,16 @@ class RoutedCall:
         return [dict(attempt) for attempt in self._tried]
 
     def first_chunk(self) -> None:
-        """Note that the answer has begun to arrive; only the first call counts."""
+        """Note that the answer has begun to arrive: the candidate is well again.
+
+        Only the first call counts.
+        """
         if self._first_chunk_at is None:
             self._first_chunk_at = self._dispatcher.clock()
+            self._dispatcher.cooldown.reopen(
+                self.candidate, began_at=self._started_at, by=self.decision.id
+            )
+            self._failures.clear()  # nobody takes over now; they hold frames alive
 
     def succeed(
         self,
@@ -92,6 +108,7 @@ class RoutedCall:
         output_tokens: int,
         cost: float | None = None,
         cached: bool = False,
+        cache: CacheUse = NO_CACHE,
     ) -> dict[str, Any]:
         """Record a whole answer.
 
@@ -104,26 +121,35 @@ class RoutedCall:
         cached
             Whether the answer came out of a cache: it cost nothing and teaches
             nothing about latency, length or cost.
+        cache
+            What passed through the provider's own cache of prompts.
 
         Returns
         -------
         dict
             The routing record that goes with the answer: ``decision_id``,
             ``candidate``, ``predicted_quality``, ``predicted_cost``, ``cost``
-            (USD), ``willingness_to_pay`` and ``attempts``.
+            (USD), ``willingness_to_pay`` and ``attempts``; where they were asked
+            for, also ``session``, ``shadow`` and ``dry_run``.
         """
         decision = self.decision
-        if cached:
+        if cached or self.is_dry:
             cost = 0.0
         elif cost is None:
-            cost = self._list_cost(input_tokens, output_tokens)
+            cost = self._dispatcher.charge(
+                decision.candidate, input_tokens, output_tokens, cache
+            )
+        self._failures.clear()
         if self._open:
             self._open = False
-            self._dispatcher.cooldown.forgive(decision.candidate)
-            if cached:
+            cooldown, name = self._dispatcher.cooldown, decision.candidate
+            if cached:  # which says nothing of the candidate's health
+                cooldown.abandon(name, by=decision.id)
                 self._release("cached")
             else:
+                cooldown.forgive(name, began_at=self._started_at, by=decision.id)
                 self._report(input_tokens, output_tokens, cost)
+                self._note_session(input_tokens + output_tokens, cache)
         return self.record(cost=cost)
 
     def record(self, *, cost: float | None = None) -> dict[str, Any]:
@@ -139,9 +165,9 @@ class RoutedCall:
         dict
             What `succeed` returns, so that chunks can carry it before the end.
         """
-        decision = self.decision
+        decision, options = self.decision, self._options
         expected = decision.prediction
-        return {
+        record: dict[str, Any] = {
             "decision_id": decision.id,
             "candidate": decision.candidate,
             "predicted_quality": float(expected.quality),
@@ -150,6 +176,13 @@ class RoutedCall:
             "willingness_to_pay": float(decision.willingness_to_pay),
             "attempts": self.attempts,
         }
+        if options.session is not None:
+            record["session"] = options.session
+        if self.shadowed is not None:
+            record["shadow"] = shadow_record(self.shadowed)
+        if options.dry_run:
+            record["dry_run"] = True
+        return record
 
     def fail(self, error: Exception) -> bool:
         """Record that the candidate failed, and route again among the rest.
@@ -166,12 +199,19 @@ class RoutedCall:
             none is left, no more failover is allowed, or the mistake is the
             caller's own.
         """
+        if is_context_overflow(error):  # a larger window may take the prompt
+            self._chooser.bar_smaller(self.candidate)
+            return self.decline(error)
+        if is_unable(error):
+            return self.decline(error)
         self._failures.append((self.candidate, error))
+        self._note_attempt(error)
         self.break_off(error)
-        limit = self._max_failovers
+        limit = self._options.max_failovers
         spent = limit is not None and len(self._failures) - self._unable > limit
         if spent or is_callers_mistake(error):
             return False
+        self._chooser.bar(self.candidate, f"it failed with {type(error).__name__}")
         return self._hand_over("failed with", type(error).__name__)
 
     def decline(self, error: Exception) -> bool:
@@ -191,27 +231,33 @@ class RoutedCall:
             Whether another candidate is to answer: see `candidate`.
         """
         self._failures.append((self.candidate, error))
+        self._note_attempt(error)
         self._unable += 1
         if self._open:
             self._open = False
             self._release(type(error).__name__)
+            self._dispatcher.cooldown.abandon(self.candidate, by=self.decision.id)
+        self._chooser.bar(self.candidate, f"it cannot be asked: {type(error).__name__}")
         return self._hand_over("cannot be asked this:", type(error).__name__)
 
-    def _hand_over(self, why: str, name: str) -> bool:
+    def _note_attempt(self, error: Exception) -> None:
         self._tried.append(
             {
                 "decision_id": self.decision.id,
                 "candidate": self.candidate,
-                "error": name,
+                "error": type(error).__name__,
             }
         )
+
+    def _hand_over(self, why: str, name: str) -> bool:
+        failed = self.candidate
         try:
             self._decide(None)
         except NoCandidateError:
             return False
         _log.warning(
             "candidate %r %s %s; %r answers instead",
-            self._tried[-1]["candidate"],
+            failed,
             why,
             name,
             self.candidate,
@@ -231,9 +277,19 @@ class RoutedCall:
         """
         if self._open:
             self._open = False
-            self._release(type(error).__name__)
-            if not is_callers_mistake(error):
-                self._dispatcher.cooldown.start(self.candidate)
+            name = type(error).__name__
+            said = self._first_chunk_at is not None
+            self._release(f"broken off by {name}" if said else name)
+            cooldown = self._dispatcher.cooldown
+            if is_callers_mistake(error) or is_unable(error):
+                cooldown.abandon(self.candidate, by=self.decision.id)
+            else:
+                cooldown.start(
+                    self.candidate,
+                    retry_after_seconds=retry_after_seconds(error),
+                    began_at=self._started_at,
+                    by=self.decision.id,
+                )
 
     def failure(self) -> Exception:
         """Return what to raise after `fail` returned False.
@@ -245,7 +301,9 @@ class RoutedCall:
             none could even be asked; else an `ExceptionGroup` that names each.
         """
         if self._unable == len(self._failures):
-            return self._failures[0][1]
+            name, error = self._failures[0]
+            note_candidate(error, name)
+            return error
         return all_failed(self._failures)
 
     def abandon(self) -> None:
@@ -253,64 +311,17 @@ class RoutedCall:
         if self._open:
             self._open = False
             self._release("abandoned")
+            self._dispatcher.cooldown.abandon(self.candidate, by=self.decision.id)
 
     def _decide(self, prefer: str | None) -> None:
-        allowed = self._allowed()
-        self.decision = self._route(allowed, prefer)
-        self._open = True
+        self.decision = self._chooser.choose(prefer)
         self._first_chunk_at = None
+        self._open = not self._options.dry_run
         journal = self._dispatcher.journal
-        if journal is not None:
-            journal.decision(self.decision)
+        if journal is not None and self._open:
+            shadow = None if self.shadowed is None else shadow_record(self.shadowed)
+            journal.decision(self.decision, shadow=shadow)
         self._started_at = self._dispatcher.clock()
-
-    def _allowed(self) -> tuple[str, ...] | None:
-        """Return who may answer, cooling ones included; ``None`` for all."""
-        if not self._failures and self._among is None:
-            return None
-        names = self._among if self._among is not None else self._dispatcher.names()
-        failed = {name for name, _ in self._failures}
-        left = tuple(name for name in names if name not in failed)
-        if not left:
-            raise NoCandidateError(dict.fromkeys(names, "it failed"))
-        return left
-
-    def _route(self, allowed: tuple[str, ...] | None, prefer: str | None) -> Decision:
-        cooling = self._dispatcher.cooldown.due()
-        if not cooling and prefer is None:
-            return self._ask(allowed)
-        names = allowed if allowed is not None else self._dispatcher.names()
-        ready = tuple(name for name in names if name not in cooling)
-        choices = [ready] if ready else []
-        if prefer in ready:
-            choices.insert(0, (prefer,))
-        waiting = sorted((n for n in names if n in cooling), key=cooling.__getitem__)
-        choices.extend((name,) for name in waiting)
-        excluded: dict[str, str] = {}
-        for choice in choices:
-            try:
-                return self._ask(choice)
-            except NoCandidateError as error:
-                excluded.update((n, error.excluded.get(n, "")) for n in choice)
-        raise NoCandidateError(excluded)
-
-    def _ask(self, among: tuple[str, ...] | None) -> Decision:
-        return self._dispatcher.router.route(
-            self._query,
-            input_tokens=self._input_tokens,
-            requires=self._requires,
-            among=among,
-            willingness_to_pay=self._willingness_to_pay,
-        )
-
-    def _list_cost(self, input_tokens: int, output_tokens: int) -> float:
-        for candidate in self._dispatcher.router.candidates:
-            if candidate.name == self.candidate:
-                return (
-                    input_tokens * candidate.input_cost_per_million_tokens
-                    + output_tokens * candidate.output_cost_per_million_tokens
-                ) / 1e6
-        return 0.0  # removed while it answered
 
     def _report(self, input_tokens: int, output_tokens: int, cost: float) -> None:
         first = self._first_chunk_at
@@ -325,6 +336,13 @@ class RoutedCall:
                 ),
             )
         )
+
+    def _note_session(self, tokens: int, cache: CacheUse) -> None:
+        session, sessions = self._options.session, self._dispatcher.sessions
+        if session is not None:
+            sessions.note(session, self.candidate, tokens, cached=cache.read)
+            if self.shadowed is not None:
+                sessions.note(imagined(session), self.shadowed.candidate, tokens)
 
     def _release(self, why: str) -> None:
         self._record(Outcome(0, 0, error=why))

@@ -1,69 +1,324 @@
-"""Which candidates failed a moment ago and should be left alone for now."""
+"""Which candidates failed a moment ago and should be left alone for now.
+
+A candidate that fails rests; each further failure in a row doubles the rest.
+When the rest is over the candidate is half open: one call, the probe, may ask
+it, and the others go on leaving it alone until that call has ended.
+"""
 
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from mixllm_integrations.core.errors import ConfigurationError
+
 __all__ = ["Cooldown"]
 
 _NOBODY: Mapping[str, float] = MappingProxyType({})
 
+# All our choice. A rest grows to this many times the first one, or to this many
+# seconds, whichever is less.
+_LONGEST_FACTOR = 20.0
+_LONGEST_SECONDS = 600.0
+# What a provider says is believed up to here: a daily quota is asked again hourly.
+_LONGEST_TOLD_SECONDS = 3600.0
+# After so long a probe of which nothing was heard counts as lost.
+_PROBE_SECONDS = 60.0
+
+
+class _Rest:
+    """What is remembered of a candidate that failed.
+
+    Attributes
+    ----------
+    seconds
+        How long it rests for its failures in a row; 0 before the first one that
+        was not a provider's own "come back later".
+    since, until
+        When the rest was set, and when it is over.
+    told
+        Whether the provider said how long.
+    reopened
+        Whether a first word has come since: anybody may ask it, but the failures
+        in a row count until an answer is whole.
+    probe, probe_since
+        Which call asks whether it is well again, and since when.
+    """
+
+    __slots__ = (
+        "probe",
+        "probe_since",
+        "reopened",
+        "seconds",
+        "since",
+        "told",
+        "until",
+    )
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.since = self.until = float("-inf")
+        self.told = False
+        self.reopened = False
+        self.probe: str | None = None
+        self.probe_since = 0.0
+
+    def blocks(self, now: float) -> bool:
+        """Tell whether an ordinary call has to leave the candidate alone."""
+        if self.reopened:
+            return False
+        if now < self.until:
+            return True
+        return self.probe is not None and now < self.probe_since + _PROBE_SECONDS
+
+    def set(self, now: float, seconds: float, *, told: bool) -> None:
+        """Begin the rest; one that goes on for longer is not cut short."""
+        if self.reopened or now + seconds >= self.until:
+            self.until = now + seconds
+            self.told = told
+        self.since = now
+        self.reopened = False
+
+    def is_contradicted(self, began_at: float | None) -> bool:
+        """Tell whether an answer to a call of that time ends the rest."""
+        return not self.told or began_at is None or began_at >= self.since
+
+    def release(self, by: str | None) -> None:
+        """Free the probe's place, if it is this call's."""
+        if by is not None and self.probe == by:
+            self.probe = None
+
 
 class Cooldown:
-    """Remembers who is cooling down, and until when.
+    """Remembers who is cooling down, until when, and who asks first after that.
 
     Parameters
     ----------
     seconds
-        How long; 0 turns it off.
+        How long the first rest is; 0 turns everything off, what a provider
+        says included.
     clock
         Seconds that never go backwards.
+    longest_seconds
+        Bound of the doubling; ``None``: 20 times `seconds`, but no more than 10
+        minutes unless `seconds` itself is more.
+
+    Raises
+    ------
+    ConfigurationError
+        If `longest_seconds` is less than `seconds`.
+
+    Notes
+    -----
+    Source: our choice. There is no jitter: it keeps clients of one server from
+    returning all at once, and of this process only the probe returns.
+
+    A call that has chosen a candidate claims it, may `reopen` it with its first
+    word, and ends with one of `forgive`, `start` and `abandon`. None of these
+    waits. A finalizer may abandon a call while another method is under way on
+    its thread.
+
+    Examples
+    --------
+    >>> now = [0.0]
+    >>> cooldown = Cooldown(30.0, clock=lambda: now[0])
+    >>> cooldown.start("small")
+    >>> dict(cooldown.due())
+    {'small': 30.0}
+    >>> now[0] = 31.0
+    >>> cooldown.claim("small", by="first"), cooldown.claim("small", by="second")
+    (True, False)
     """
 
-    __slots__ = ("_clock", "_lock", "_until", "seconds")
+    __slots__ = ("_clock", "_lock", "_rests", "longest_seconds", "seconds")
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        clock: Callable[[], float],
+        longest_seconds: float | None = None,
+    ) -> None:
+        if longest_seconds is None:
+            bound = min(_LONGEST_FACTOR * seconds, _LONGEST_SECONDS)
+            longest_seconds = max(seconds, bound)
+        elif longest_seconds < seconds:
+            raise ConfigurationError(
+                f"longest_seconds must be at least the first rest of {seconds:g} s, "
+                f"not {longest_seconds!r}"
+            )
         self.seconds = seconds
+        self.longest_seconds = longest_seconds
         self._clock = clock
-        self._until: dict[str, float] = {}
-        self._lock = threading.Lock()
+        self._rests: dict[str, _Rest] = {}
+        # Reentrant: a finalizer may call `abandon` in the middle of anything.
+        self._lock = threading.RLock()
 
-    def start(self, name: str) -> None:
+    def start(
+        self,
+        name: str,
+        *,
+        retry_after_seconds: float | None = None,
+        began_at: float | None = None,
+        by: str | None = None,
+    ) -> None:
         """Leave a candidate out from now on.
 
         Parameters
         ----------
         name
             The candidate that failed.
+        retry_after_seconds
+            For how long the provider said to leave it alone: just so long it
+            is, or an hour if that is less. ``None``: it did not say.
+        began_at
+            When the call that failed began. A call that was under way when the
+            rest was set tells nothing new (it renews a rest that was reopened
+            since), and one made during the rest does not double it: a burst of
+            failures is one. ``None``: just now.
+        by
+            The call, as it claimed; ``None``: it did not.
         """
-        if self.seconds > 0:
-            with self._lock:
-                self._until[name] = self._clock() + self.seconds
+        if self.seconds <= 0:
+            return
+        with self._lock:
+            now = self._clock()
+            rest = self._rests.setdefault(name, _Rest())
+            rest.release(by)
+            if retry_after_seconds is not None:
+                told = min(max(retry_after_seconds, 0.0), _LONGEST_TOLD_SECONDS)
+                rest.set(now, told, told=True)
+                return
+            is_new = began_at is None or began_at >= rest.since
+            if is_new or rest.reopened:
+                if is_new and now >= rest.until:
+                    doubled = min(2.0 * rest.seconds, self.longest_seconds)
+                    rest.seconds = max(doubled, self.seconds)
+                rest.set(now, max(rest.seconds, self.seconds), told=False)
 
-    def forgive(self, name: str) -> None:
-        """End a candidate's cooldown, because it has answered.
+    def forgive(
+        self, name: str, *, began_at: float | None = None, by: str | None = None
+    ) -> None:
+        """End a candidate's cooldown, because it has answered to the end.
 
         Parameters
         ----------
         name
             The candidate.
+        began_at
+            When the call that it answered began. One that was under way when the
+            provider said to come back later does not contradict it. ``None``:
+            just now.
+        by
+            The call, as it claimed; ``None``: it did not.
         """
-        if self._until:
-            with self._lock:
-                self._until.pop(name, None)
+        if not self._rests:  # reading a dict's truth needs no lock
+            return
+        with self._lock:
+            rest = self._rests.get(name)
+            if rest is None:
+                return
+            rest.release(by)
+            if rest.is_contradicted(began_at):
+                del self._rests[name]
+
+    def reopen(self, name: str, *, by: str, began_at: float | None = None) -> None:
+        """End a candidate's rest, because its answer has begun.
+
+        Anybody may ask it at once, but its failures in a row are remembered
+        until `forgive`: one that always breaks after its first word rests
+        twice as long each time.
+
+        Parameters
+        ----------
+        name
+            The candidate.
+        by
+            The call, as it claimed.
+        began_at
+            When that call began, as in `forgive`; ``None``: just now.
+        """
+        if not self._rests:
+            return
+        with self._lock:
+            rest = self._rests.get(name)
+            if rest is None:
+                return
+            rest.release(by)
+            if rest.is_contradicted(began_at):
+                rest.probe = None
+                rest.until = max(rest.until, self._clock())  # remembered from now
+                rest.reopened = True
 
     def due(self) -> Mapping[str, float]:
-        """Return who is cooling down.
+        """Return who is not to be asked now, if there is anybody else.
 
         Returns
         -------
         Mapping
-            From each such candidate to the time when it is due again.
+            From each such candidate to the time when its rest is over; in the
+            past for one that is being probed.
         """
-        if not self._until:  # reading a dict's truth needs no lock
+        if not self._rests:
             return _NOBODY
-        now = self._clock()
         with self._lock:
-            for name in [n for n, until in self._until.items() if until <= now]:
-                del self._until[name]
-            return dict(self._until)
+            now = self._clock()
+            self._forget(now)
+            return {
+                n: rest.until for n, rest in self._rests.items() if rest.blocks(now)
+            }
+
+    def claim(self, name: str, *, by: str) -> bool:
+        """Ask whether a call may go to a candidate; if it is half open, as its probe.
+
+        Parameters
+        ----------
+        name
+            The candidate that was chosen.
+        by
+            Names the call, for example by its decision.
+
+        Returns
+        -------
+        bool
+            False if the candidate rests or another call is its probe: choose
+            anew, or ask it all the same if there is nobody else.
+        """
+        if not self._rests:
+            return True
+        with self._lock:
+            rest = self._rests.get(name)
+            if rest is None or rest.reopened:
+                return True
+            now = self._clock()
+            if rest.blocks(now):
+                return rest.probe == by
+            rest.probe, rest.probe_since = by, now
+            return True
+
+    def abandon(self, name: str, *, by: str) -> None:
+        """Let another call probe a candidate, since this one ended without a word.
+
+        Parameters
+        ----------
+        name
+            The candidate.
+        by
+            The call; if it is not the probe, nothing happens.
+        """
+        if not self._rests:
+            return
+        with self._lock:
+            rest = self._rests.get(name)
+            if rest is not None:
+                rest.release(by)
+
+    def _forget(self, now: float) -> None:
+        """Drop candidates that nobody has asked for long, or that were removed."""
+        long_ago = now - self.longest_seconds
+        gone = [
+            name
+            for name, rest in self._rests.items()
+            if rest.until <= long_ago and not rest.blocks(now)
+        ]
+        for name in gone:
+            del self._rests[name]

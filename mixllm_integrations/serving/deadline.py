@@ -1,15 +1,18 @@
 """Gives up on a blocking call after a while.
 
-Python cannot stop a call in another library, so it is made on a thread of its
-own, which is left behind when it is late.
+Python cannot stop a call in another library, so it is made on another thread,
+which is left behind when it is late.
 """
 
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ParamSpec, TypeVar
 
-__all__ = ["run_within"]
+from mixllm_integrations.serving.threads import Job
+
+__all__ = ["first_within", "run_within"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,20 +54,97 @@ def run_within(
     if seconds is None:
         return function(*args, **kwargs)
     context = contextvars.copy_context()
-    results: list[T] = []
-    errors: list[BaseException] = []
+    return _Timed(partial(context.run, function, *args, **kwargs)).within(seconds)
 
-    def work() -> None:
+
+def first_within(
+    seconds: float | None, items: Iterator[T], end: T
+) -> tuple[T, Iterator[T]]:
+    """Take the first item, but do not wait for it longer than allowed.
+
+    Parameters
+    ----------
+    seconds
+        How long to wait; ``None``: as long as it takes, on this thread.
+    items
+        Where it comes from; not to be used any more, but for what is returned.
+        If it is late, it is closed in the background as soon as it can be.
+    end
+        What to return if there is none.
+
+    Returns
+    -------
+    tuple
+        The first item, and an iterator over the others with a method ``close``
+        if `items` has one. All of them see the same context variables.
+
+    Raises
+    ------
+    TimeoutError
+        If it was late.
+
+    Examples
+    --------
+    >>> first, rest = first_within(1.0, iter("abc"), None)
+    >>> first, list(rest)
+    ('a', ['b', 'c'])
+    """
+    if seconds is None:
+        return next(items, end), items
+    rest = _InOneContext(items)
+    job: _Timed[T] = _Timed(partial(rest.next_or, end), if_late=rest.close)
+    return job.within(seconds), rest
+
+
+class _InOneContext(Iterator[T]):
+    """An iterator that is run in one context, whatever thread asks for an item.
+
+    A generator that sets a context variable can reset it in that context only.
+    """
+
+    def __init__(self, items: Iterator[T]) -> None:
+        self._items = items
+        self._context = contextvars.copy_context()
+
+    def __next__(self) -> T:
+        return self._context.run(next, self._items)
+
+    def next_or(self, end: T) -> T:
+        return self._context.run(next, self._items, end)
+
+    def close(self) -> None:
+        """Close what it iterates over."""
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            self._context.run(close)
+
+
+class _Timed(Job[T]):
+    """A call that a thread waits for."""
+
+    __slots__ = ("_ended",)
+
+    def __init__(
+        self, work: Callable[[], T], *, if_late: Callable[[], object] | None = None
+    ) -> None:
+        super().__init__(work, if_late=if_late)
+        self._ended = threading.Lock()
+        self._ended.acquire()
+
+    def within(self, seconds: float) -> T:
+        """Return what the call returns, or raise what it raises."""
+        self.begin()
         try:
-            results.append(context.run(function, *args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - raised by the waiting thread
-            errors.append(error)
+            limit = min(max(seconds, 0.0), threading.TIMEOUT_MAX)
+            has_ended = self._ended.acquire(timeout=limit)
+        except BaseException:  # such as the user's Ctrl-C
+            self.give_up()
+            raise
+        if not has_ended:
+            if self.give_up():
+                raise TimeoutError(f"no answer within {seconds:g} s")
+            self._ended.acquire()  # it ended at this moment
+        return self.result()
 
-    thread = threading.Thread(target=work, name="mixllm-deadline", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
+    def wake(self) -> None:
+        self._ended.release()

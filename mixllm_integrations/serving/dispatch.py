@@ -21,7 +21,6 @@ directly.
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mixllm_integrations.core.errors import UnknownCandidateError
@@ -30,34 +29,20 @@ from mixllm_integrations.serving.call import RoutedCall
 from mixllm_integrations.serving.cooldown import Cooldown
 from mixllm_integrations.serving.feedback import decision_id_of
 from mixllm_integrations.serving.journal import Journal
+from mixllm_integrations.serving.options import (
+    NO_CACHE,
+    Asked,
+    CacheUse,
+    CallOptions,
+)
+from mixllm_integrations.serving.prices import CachePrice
+from mixllm_integrations.serving.sessions import Sessions
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
     from mixllm_integrations.store import EventStore
 
-__all__ = ["CallOptions", "Dispatcher"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOptions:
-    """What a caller asks of one call.
-
-    Parameters
-    ----------
-    candidate
-        This candidate answers and no other, whatever the scores say.
-    prefer
-        This candidate answers if it is able to and is not cooling down, for
-        example because it began a loop of tool calls; the others are there if
-        it fails.
-    max_failovers
-        How often another candidate may take over; ``None``: until each has
-        been tried.
-    """
-
-    candidate: str | None = None
-    prefer: str | None = None
-    max_failovers: int | None = None
+__all__ = ["Dispatcher"]
 
 
 _NO_OPTIONS = CallOptions()
@@ -84,6 +69,11 @@ class Dispatcher:
     ------
     ConfigurationError
         If `cooldown_seconds` or `store` cannot be used.
+
+    Attributes
+    ----------
+    sessions
+        Who has read how much of which session.
     """
 
     def __init__(
@@ -100,6 +90,8 @@ class Dispatcher:
             number_between(cooldown_seconds, "cooldown_seconds"), clock=clock
         )
         self.journal = store if isinstance(store, Journal) else Journal.open(store)
+        self.sessions = Sessions(clock=clock)
+        self._surcharge: dict[str, float] = {}
 
     def begin(
         self,
@@ -109,7 +101,6 @@ class Dispatcher:
         requires: Iterable[Requirement] = (),
         among: Collection[str] | None = None,
         options: CallOptions = _NO_OPTIONS,
-        willingness_to_pay: float | None = None,
     ) -> RoutedCall:
         """Route a query and return the call that follows from it.
 
@@ -125,9 +116,6 @@ class Dispatcher:
             Names of the candidates that may answer; ``None``: all.
         options
             What the caller asks of this call.
-        willingness_to_pay
-            USD for one whole point of quality, for this call alone; ``None``:
-            the router's own.
 
         Returns
         -------
@@ -140,20 +128,13 @@ class Dispatcher:
         NoCandidateError
             If hard limits exclude every candidate.
         UnknownCandidateError
-            If `among` or a forced candidate names one that the router lacks.
+            If `among`, a forced candidate or a shadowed one is not there.
         """
-        if options.candidate is not None:
-            among = self._only(options.candidate, among)
-        return RoutedCall(
-            self,
-            query,
-            input_tokens,
-            tuple(requires),
-            among,
-            options.prefer,
-            options.max_failovers,
-            willingness_to_pay,
-        )
+        asked = Asked(query, input_tokens, tuple(requires), among)
+        for name in (options.candidate, options.shadow):
+            if name is not None and name not in options.barred:
+                self._check_known(name, among)
+        return RoutedCall(self, asked, options)
 
     def record_feedback(
         self,
@@ -194,11 +175,57 @@ class Dispatcher:
             self.journal.feedback(decision_id, float(reward), kind, source)
         return new
 
-    def _only(self, name: str, among: Collection[str] | None) -> tuple[str, ...]:
+    def know_cache(self, name: str, price: CachePrice) -> None:
+        """Note what a candidate's cache of prompts changes.
+
+        Parameters
+        ----------
+        name
+            The candidate.
+        price
+            In USD per token.
+        """
+        self.sessions.saving_per_token[name] = price.saving
+        self._surcharge[name] = price.surcharge
+
+    def charge(
+        self, name: str, input_tokens: int, output_tokens: int, cache: CacheUse
+    ) -> float:
+        """Return what tokens cost at a candidate's prices.
+
+        Parameters
+        ----------
+        name
+            The candidate.
+        input_tokens, output_tokens
+            Lengths, what was read from a cache or put into it included.
+        cache
+            How much of the prompt that was.
+
+        Returns
+        -------
+        float
+            USD; 0 for a candidate that has been removed while it answered.
+        """
+        for candidate in self.router.candidates:
+            if candidate.name == name:
+                listed = (
+                    input_tokens * candidate.input_cost_per_million_tokens
+                    + output_tokens * candidate.output_cost_per_million_tokens
+                ) / 1e6
+                if cache == NO_CACHE:
+                    return listed
+                saved = (cache.read or 0) * self.sessions.saving_per_token.get(
+                    name, 0.0
+                )
+                extra = cache.written * self._surcharge.get(name, 0.0)
+                return max(listed - saved + extra, 0.0)
+        return 0.0
+
+    def _check_known(self, name: str, among: Collection[str] | None) -> None:
         known = among if among is not None else self.names()
         if name not in known:
             raise UnknownCandidateError(name, known)
-        return (name,)
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the router's candidates, in declaration order."""

@@ -75,6 +75,8 @@ def decision_id_of(answer: object) -> str:
     if isinstance(answer, str):
         return answer
     record = record_of(answer)
+    if record is not None and record.get("dry_run"):
+        raise ConfigurationError("a dry run has no answer that could be judged")
     found = None if record is None else record.get("decision_id")
     if not isinstance(found, str):
         raise ConfigurationError(

@@ -1,22 +1,25 @@
 """Writes what happened to an event store; never what was asked or answered.
 
-Answering goes first: a store that fails is reported once in the log, and the
-call goes on.
+Answering goes first: events are written in the background, and a store that
+fails is reported once in the log, and the call goes on.
 """
 
-import logging
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from mixllm_integrations.core.types import Decision, FeedbackKind, Outcome
+from mixllm_integrations.serving.background import BackgroundWriter
+from mixllm_integrations.serving.writer import DirectWriter, Writer
 
 if TYPE_CHECKING:
     from mixllm_integrations.store import EventStore
 
 __all__ = ["Journal"]
 
-_log = logging.getLogger(__name__)
+# How long feedback waits until it is written; it stays in line after that.
+_FEEDBACK_SECONDS = 10.0
+_FLUSH_SECONDS = 30.0
 
 
 class Journal:
@@ -25,14 +28,29 @@ class Journal:
     Parameters
     ----------
     store
-        Where events go.
+        Where events go. They are written in the background if nobody else reads
+        the store, or if it has a method ``wait_for(writer)``: that has to call
+        ``writer.flush()`` before events are read and before the store is closed.
+        Any other store, such as a list in memory, is written at once.
+    owned
+        Whether nobody else has the store: it is closed with the journal.
     """
 
-    __slots__ = ("__weakref__", "_told", "store")
+    __slots__ = ("__weakref__", "_end", "_writer", "store")
 
-    def __init__(self, store: "EventStore") -> None:
+    def __init__(self, store: "EventStore", *, owned: bool = False) -> None:
         self.store = store
-        self._told = False
+        wait_for = getattr(store, "wait_for", None)
+        at_end = store.close if owned else None
+        self._writer: Writer
+        if owned or wait_for is not None:
+            self._writer = BackgroundWriter(store.append, at_end=at_end)
+        else:
+            self._writer = DirectWriter(store.append, at_end=at_end)
+        if wait_for is not None:
+            wait_for(self._writer)
+        # At exit too.
+        self._end = weakref.finalize(self, self._writer.close)
 
     @classmethod
     def open(cls, store: "EventStore | str | None") -> "Journal | None":
@@ -59,14 +77,11 @@ class Journal:
         from mixllm_integrations.store import open_store
 
         opened = open_store(store)
-        if opened is None:
-            return None
-        journal = cls(opened)
-        if isinstance(store, str):  # nobody else has it, so nobody else closes it
-            weakref.finalize(journal, opened.close)
-        return journal
+        return None if opened is None else cls(opened, owned=isinstance(store, str))
 
-    def decision(self, decision: Decision) -> None:
+    def decision(
+        self, decision: Decision, *, shadow: Mapping[str, Any] | None = None
+    ) -> None:
         """Log a decision.
 
         Parameters
@@ -90,6 +105,7 @@ class Journal:
                 "propensity": float(decision.propensity),
                 "input_tokens": int(decision.input_tokens),
                 "excluded": dict(decision.excluded),
+                **({} if shadow is None else {"shadow": dict(shadow)}),
             },
         )
 
@@ -119,7 +135,7 @@ class Journal:
     def feedback(
         self, decision_id: str, reward: float, kind: FeedbackKind, source: str | None
     ) -> None:
-        """Log feedback that the router had not seen before.
+        """Log feedback that the router had not seen before, and wait until it is.
 
         Parameters
         ----------
@@ -132,25 +148,38 @@ class Journal:
         source
             Who says so.
         """
-        self._append(
-            "feedback",
-            decision_id,
-            {"reward": reward, "kind": kind, "source": source},
-        )
+        payload = {"reward": reward, "kind": kind, "source": source}
+        self._writer.put(("feedback", decision_id, payload), keep=True)
+        self._writer.flush(_FEEDBACK_SECONDS)
+
+    def flush(self, timeout_seconds: float | None = _FLUSH_SECONDS) -> bool:
+        """Wait until everything logged so far is in the store.
+
+        Parameters
+        ----------
+        timeout_seconds
+            How long; ``None``: as long as it takes.
+
+        Returns
+        -------
+        bool
+            False if it is not, in time or because the store fails.
+        """
+        return self._writer.flush(timeout_seconds)
+
+    def close(self) -> None:
+        """Write what is still to be written, for some seconds at most.
+
+        A store that was opened here is closed. Closing twice is harmless; so is
+        not closing, since it happens by itself when the journal is not used any
+        more and when the process ends.
+        """
+        self._end()
 
     def _append(
         self,
-        kind: Literal["decision", "outcome", "feedback"],
+        kind: Literal["decision", "outcome"],
         decision_id: str,
         payload: Mapping[str, Any],
     ) -> None:
-        try:
-            self.store.append(kind, decision_id, payload)
-        except Exception as error:  # noqa: BLE001 - a log must not stop an answer
-            if not self._told:
-                self._told = True
-                _log.warning(
-                    "events are not logged: the store failed with %s; "
-                    "this is said once",
-                    type(error).__name__,
-                )
+        self._writer.put((kind, decision_id, payload))

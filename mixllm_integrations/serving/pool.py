@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
+from mixllm_integrations.core.errors import (
+    ConfigurationError,
+    NoCandidateError,
+    UnknownCandidateError,
+)
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.serving.dispatch import Dispatcher
@@ -26,6 +30,7 @@ _log = logging.getLogger(__name__)
 # A dispatcher keeps its router alive, so the id of a router under which one is
 # found cannot be that of another router.
 _LOCK = threading.Lock()
+_ENROLLING = threading.Lock()  # two models would add the same newcomer twice
 _DISPATCHERS: WeakValueDictionary[tuple[int, object, float], Dispatcher] = (
     WeakValueDictionary()
 )
@@ -115,6 +120,8 @@ def check_candidates(candidates: Sequence[Candidate]) -> list[str]:
 def enrol(router: Router, candidates: Sequence[Candidate]) -> None:
     """Add to a router what it lacks, and replace what has changed.
 
+    Candidates that other models are asking meanwhile stay there all the while.
+
     Parameters
     ----------
     router
@@ -122,17 +129,19 @@ def enrol(router: Router, candidates: Sequence[Candidate]) -> None:
     candidates
         Whom it has to know; what was learned of them is kept.
     """
-    known = {candidate.name: candidate for candidate in router.candidates}
-    for candidate in candidates:
-        before = known.get(candidate.name)
-        if before == candidate:
-            continue
-        if before is None:
-            _log.info("candidate %r is new to the router: added", candidate.name)
-        else:
-            _log.info("candidate %r has a new price or ability", candidate.name)
-            router.remove_candidate(candidate.name)
-        router.add_candidate(candidate)
+    with _ENROLLING:
+        known = {candidate.name: candidate for candidate in router.candidates}
+        for candidate in candidates:
+            before = known.get(candidate.name)
+            if before is None:
+                _log.info("candidate %r is new to the router: added", candidate.name)
+                router.add_candidate(candidate)
+            elif before != candidate:
+                _log.info("candidate %r has a new price or ability", candidate.name)
+                try:
+                    router.replace_candidate(candidate)
+                except UnknownCandidateError:  # it was removed a moment ago
+                    router.add_candidate(candidate)
 
 
 def dispatcher_over(

@@ -4,12 +4,21 @@ Frameworks name their messages differently; here a conversation is a sequence
 of turns ``(role, text)``.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 from mixllm_integrations.core.encoder import shipped_tokenizer
 
-__all__ = ["Turn", "conversation_tokens", "routed_text", "text_tokens"]
+__all__ = [
+    "TOKENS_PER_MESSAGE",
+    "Turn",
+    "conversation_tokens",
+    "routed_text",
+    "text_tokens",
+]
 
 Turn: TypeAlias = tuple[str, str]
 
@@ -27,8 +36,14 @@ _BEFORE_FLOOR = 120
 
 # Longer texts are counted on a sample of this many characters from both ends.
 _COUNTED_LIMIT = 20_000
-# Markers of role and turn that chat templates put around a message.
-_TOKENS_PER_MESSAGE = 4
+# Longer conversations are counted on so many pieces, all our choice: the time of
+# counting grows with them, 16,000 characters being as slow as two long questions.
+_PIECES, _PIECE_CHARACTERS = 80, 200
+# The tokenizer reads no more than this of one text.
+_READ_LIMIT = 8_000
+_GOLDEN = (math.sqrt(5) - 1) / 2
+#: Markers of role and turn that chat templates put around a message.
+TOKENS_PER_MESSAGE = 4
 
 
 def _ends(text: str, limit: int) -> str:
@@ -137,10 +152,47 @@ def conversation_tokens(turns: Sequence[Turn]) -> int | None:
     """
     if len(turns) <= 1:
         return None
-    samples = [_ends(text, _COUNTED_LIMIT) for _, text in turns]
+    texts = [text for _, text in turns]
+    read = sum(min(len(text), _READ_LIMIT) for text in texts)
+    is_short = read <= _PIECES * _PIECE_CHARACTERS
+    total = _tokens_of_all(texts) if is_short else _tokens_by_pieces(texts)
+    return round(total) + TOKENS_PER_MESSAGE * len(turns)
+
+
+def _tokens_of_all(texts: Sequence[str]) -> float:
+    samples = [_ends(text, _COUNTED_LIMIT) for text in texts]
     counts = shipped_tokenizer().count(samples)
-    total = sum(
+    return sum(
         int(count) * (len(text) / len(sample) if sample else 1.0)
-        for count, sample, (_, text) in zip(counts, samples, turns, strict=True)
+        for count, sample, text in zip(counts, samples, texts, strict=True)
     )
-    return round(total) + _TOKENS_PER_MESSAGE * len(turns)
+
+
+def _tokens_by_pieces(texts: Sequence[str]) -> float:
+    """Count pieces from everywhere: a text has its share of them by its length.
+
+    Their places are spread evenly, but not in step with turns of equal lengths.
+    """
+    ends = list(accumulate(map(len, texts)))
+    pieces = []
+    for n in range(_PIECES):
+        place = int((n + n * _GOLDEN % 1) * ends[-1] / _PIECES)
+        at = bisect_right(ends, place)
+        pieces.append(_piece(texts[at], place - ends[at] + len(texts[at])))
+    counts = shipped_tokenizer().count(pieces)
+    dense = sum(
+        int(count) / len(piece) for count, piece in zip(counts, pieces, strict=True)
+    )
+    return dense / _PIECES * ends[-1]
+
+
+def _piece(text: str, start: int) -> str:
+    """Return some characters around a place, without the words cut in two."""
+    start = max(min(start, len(text) - _PIECE_CHARACTERS), 0)
+    stop = start + _PIECE_CHARACTERS
+    piece = text[start:stop]
+    if start > 0 and not text[start - 1].isspace():
+        piece = piece[piece.find(" ") + 1 :]
+    if stop < len(text) and not text[stop].isspace():
+        piece = piece[: piece.rfind(" ")] if " " in piece else piece
+    return piece or text[start:stop]

@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import (
@@ -44,6 +43,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.store import EVENT_KINDS, Event, EventKind
+from mixllm_integrations.store.settling import Settling
 
 __all__ = ["SQLStore"]
 
@@ -76,7 +76,7 @@ _EVENTS = Table(
 )
 
 
-class SQLStore:
+class SQLStore(Settling):
     """An `EventStore` in a SQLite file or a PostgreSQL database.
 
     SQLite runs in WAL mode and waits up to 30 s for a busy file, so threads
@@ -113,6 +113,7 @@ class SQLStore:
     """
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         parsed = _parsed(url)
         self._shown = _shown(parsed)
         self._skipped = 0
@@ -204,6 +205,7 @@ class SQLStore:
             The next one. Rows that cannot be read are skipped, and counted in
             `malformed_rows`.
         """
+        self.settle()
         left = math.inf if limit is None else limit
         while left > 0:
             rows = self._page(after, int(min(_PAGE, left)))
@@ -225,18 +227,14 @@ class SQLStore:
 
     def close(self) -> None:
         """Give up all connections; closing twice is harmless."""
+        self.settle()
         self._closed = True
         self._engine.dispose()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -1,0 +1,138 @@
+"""What a router learns from labelled answers, all at once: fit and calibrate.
+
+`router` adds what it does query by query.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Self
+
+from mixllm_integrations.core import budget
+from mixllm_integrations.core.errors import NotFittedError
+from mixllm_integrations.core.judging import judge
+from mixllm_integrations.core.pool import CandidatePool
+from mixllm_integrations.core.records import tabulate
+from mixllm_integrations.core.types import Calibration, RoutingRecord
+
+__all__ = ["LearningPool"]
+
+_LOG = logging.getLogger("mixllm_integrations")
+
+
+class LearningPool(CandidatePool):
+    """Candidates of which much is learned from records; see `Router`."""
+
+    def fit(self, records: Iterable[RoutingRecord], *, progress: bool = False) -> Self:
+        """Learn from labelled answers.
+
+        Candidates that were fitted before and have no record now keep what was
+        learned of them: to fit a newcomer, pass its records alone. Otherwise
+        everything is learned anew, and what was learned online is dropped.
+
+        Parameters
+        ----------
+        records
+            In any order; not every candidate needs to be labelled on every
+            query. Several of one query and candidate are averaged.
+        progress
+            Log each stage at level INFO.
+
+        Returns
+        -------
+        Router
+            Itself. If anything fails, it is as it was before.
+
+        Raises
+        ------
+        ConfigurationError
+            If there are no records.
+        UnknownCandidateError
+            If a record names a candidate that the router does not have.
+        """
+        began = time.perf_counter()
+        level = logging.INFO if progress else logging.DEBUG
+        with self._fitting:
+            candidates = dict(self._candidates)
+            table = tabulate(records, tuple(candidates))
+            size = (len(table.queries), len(table.names))
+            _LOG.log(level, "fitting on %d queries of %d candidates", *size)
+            before = self._knowledge
+            knowledge, contexts = self._learned(before, table, candidates)
+            with self._lock:
+                experience = self._experience
+                if knowledge.version != before.version:
+                    experience = self._new_experience(knowledge)
+                for name in self._candidates:
+                    if name not in experience.designs.names:
+                        experience.add(name)
+                here = [i for i, n in enumerate(table.names) if n in self._candidates]
+                names = [table.names[i] for i in here]
+                experience.start(names, contexts, table.quality[:, here])
+                self._ledger.outdate(names)
+                self._adopt(knowledge, experience)
+        _LOG.log(level, "fitted in %.1f s", time.perf_counter() - began)
+        return self
+
+    def calibrate(
+        self,
+        records: Iterable[RoutingRecord],
+        *,
+        quality_target: float | None = None,
+        cost_target: float | None = None,
+        apply: bool = True,
+    ) -> Calibration:
+        """Find the willingness to pay that meets a target.
+
+        Parameters
+        ----------
+        records
+            Labelled answers: others than the training ones, which the router
+            then predicts as it is, or the training ones, each of which is judged
+            by heads that were fitted without it. Queries that lack a label of a
+            candidate are not judged, unless fewer than 20 are complete: then a
+            missing label is taken as predicted.
+        quality_target, cost_target
+            One of them, relative to the strongest candidate: ``0.97`` of its
+            quality, or ``0.25`` of its cost.
+        apply
+            Whether to route by the value found from now on.
+
+        Returns
+        -------
+        Calibration
+            The value, and what to expect of it.
+
+        Raises
+        ------
+        NotFittedError
+            If the router has not been fitted.
+        ConfigurationError
+            If not exactly one target is given, there are too few queries, or a
+            fitted candidate has no record.
+        """
+        budget.checked_target(quality_target, cost_target)
+        if not self.is_fitted:
+            raise NotFittedError("calibrate needs a fitted router: call fit first")
+        candidates = dict(self._candidates)
+        usual = self._knowledge.usual_kind  # it need not be chosen anew per fold
+        held_out = judge(
+            tabulate(records, tuple(candidates)),
+            knowledge=self._knowledge,
+            candidates=candidates,
+            encoder=self.encoder,
+            predict=lambda reading: self._ask(lambda d: d.predict(reading, None)),
+            learn=lambda start, train: self._learned(
+                start, train, candidates, predictor=usual
+            )[0],
+            seed=self._settings.seed,
+        )
+        found = budget.calibrate(
+            held_out,
+            quality_target=quality_target,
+            cost_target=cost_target,
+            seed=self._settings.seed,
+        )
+        if apply:
+            self.willingness_to_pay = found.willingness_to_pay
+        return found
