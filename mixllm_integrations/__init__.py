@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from mixllm_integrations.langchain import (
         CandidateModel,
         ChatMixLLM,
+        LangSmithFeedback,
         MixLLMCallbackHandler,
         MixLLMChatModel,
+        MixLLMEmbeddings,
     )
+    from mixllm_integrations.serving import RoutingRule
 
 __version__ = "0.1.0"
 
@@ -65,9 +68,12 @@ _HOME = {
     "mixllm_integrations.langchain": (
         "CandidateModel",
         "ChatMixLLM",
+        "LangSmithFeedback",
         "MixLLMCallbackHandler",
         "MixLLMChatModel",
+        "MixLLMEmbeddings",
     ),
+    "mixllm_integrations.serving": ("RoutingRule",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -80,8 +86,10 @@ __all__ = [
     "ConfigurationError",
     "Decision",
     "Feedback",
+    "LangSmithFeedback",
     "MixLLMCallbackHandler",
     "MixLLMChatModel",
+    "MixLLMEmbeddings",
     "MixLLMError",
     "NoCandidateError",
     "NotFittedError",
@@ -89,6 +97,7 @@ __all__ = [
     "Prediction",
     "Router",
     "RoutingRecord",
+    "RoutingRule",
     "SentenceTransformerEncoder",
     "StateFormatError",
     "StaticEncoder",

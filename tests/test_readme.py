@@ -129,13 +129,15 @@ def test_candidates_join_and_leave_where_readme_says_so(method: str) -> None:
     assert not hasattr(MixLLM, method)  # else README may promise it of this one
 
 
-def test_readme_says_which_stream_cannot_fail_over() -> None:
-    (failover,) = (
+def test_every_control_of_a_call_is_in_readme() -> None:
+    from mixllm_integrations.serving import CONTROLS
+
+    (told,) = (
         line
         for line in README.read_text("utf-8").splitlines()
-        if "the next best answers" in line
+        if line.startswith("**Per call.**")
     )
-    assert 'stream_events(version="v3")' in failover
+    assert all(f"`{name}`" in told for name in CONTROLS)
 
 
 def test_readme_names_the_errors_that_are_pythons_own() -> None:

@@ -5,13 +5,18 @@ itself. What it made is kept: a candidate binds once, not once per call.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 
-from mixllm_integrations.core.types import Requirement
+from mixllm_integrations.langchain.candidates.needs import (
+    NO_NEEDS,
+    Needs,
+    arguments_needs,
+)
+from mixllm_integrations.langchain.capabilities import family_of
 
 __all__ = ["BINDING", "Binding", "SchemaBinding", "ToolBinding"]
 
@@ -23,13 +28,21 @@ class Binding:
     """What is done to the chosen model before it is called."""
 
     #: What a candidate must be capable of.
-    requires: tuple[Requirement, ...] = ()
+    needs: Needs = NO_NEEDS
 
     def __init__(self) -> None:
         self._made: dict[str, tuple[BaseChatModel, Runnable[Any, Any]]] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: all that changes is what was bound, and copies share it."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was bound: another process binds its own models."""
+        return self.__dict__ | {"_made": {}}
 
     def on(self, name: str, model: BaseChatModel) -> Runnable[Any, Any]:
         """Return a candidate's model with this bound to it.
@@ -63,12 +76,12 @@ class ToolBinding(Binding):
     tools
         As the caller gave them.
     tool_choice
-        Which must be called; ``None``: not passed on.
+        Which must be called; ``None``: not passed on. Candidates of OpenAI and
+        Anthropic are also told in their own words what the other one's, or a
+        bool, would mean.
     kwargs
         Whatever else the model's own `bind_tools` takes, such as `strict`.
     """
-
-    requires: tuple[Requirement, ...] = ("tools",)
 
     def __init__(
         self,
@@ -81,9 +94,16 @@ class ToolBinding(Binding):
         self._kwargs = dict(kwargs)
         if tool_choice is not None:
             self._kwargs["tool_choice"] = tool_choice
+        self.needs = arguments_needs(
+            {**self._kwargs, "tools": self.tools}, converted=True
+        )
 
     def _bind(self, model: BaseChatModel) -> Runnable[Any, Any]:
-        return model.bind_tools(self.tools, **self._kwargs)
+        kwargs = self._kwargs
+        if "tool_choice" in kwargs:
+            choice = _choice_for(family_of(model), kwargs["tool_choice"])
+            kwargs = {**kwargs, "tool_choice": choice}
+        return model.bind_tools(self.tools, **kwargs)
 
 
 class SchemaBinding(Binding):
@@ -100,8 +120,6 @@ class SchemaBinding(Binding):
         `method`.
     """
 
-    requires: tuple[Requirement, ...] = ("structured_output",)
-
     def __init__(
         self,
         schema: dict[str, Any] | type,
@@ -113,8 +131,50 @@ class SchemaBinding(Binding):
         self.schema = schema
         self.include_raw = include_raw
         self._kwargs = dict(kwargs)
+        needs = _BY_METHOD.get(str(self._kwargs.get("method")), _ANY_METHOD)
+        self.needs = needs.also(
+            arguments_needs({"tools": self._kwargs.get("tools")}, converted=True)
+        )
 
     def _bind(self, model: BaseChatModel) -> Runnable[Any, Any]:
         return model.with_structured_output(
             self.schema, include_raw=self.include_raw, **self._kwargs
         )
+
+
+# Without a method, and with "json_mode", each class takes its own way.
+_ANY_METHOD = Needs(("structured_output",))
+_BY_METHOD = {
+    "function_calling": Needs(("structured_output", "tools")),
+    "json_schema": Needs(("structured_output",), frozenset({"structured_output"})),
+}
+
+
+def _choice_for(family: str | None, choice: object) -> object:
+    """Return a choice of tools in words that a class is known to take."""
+    if family not in ("anthropic", "openai"):
+        return choice
+    meant = _meaning_of(choice)
+    if meant is None:
+        return choice
+    if meant == "none" and family == "anthropic":
+        return {"type": "none"}  # it would take the word for a tool's name
+    return meant
+
+
+def _meaning_of(choice: object) -> str | None:
+    """Return what both call a choice; ``None`` if it says more than a word."""
+    match choice:
+        case True | "any" | "required":
+            return "any"
+        case str():
+            return choice
+        case {"type": "any" | "required", **more} if not more:
+            return "any"
+        case {"type": "auto" | "none" as word, **more} if not more:
+            return str(word)
+        case {"type": "tool" | "function", "name": str(name), **more} if not more:
+            return name
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name
+    return None

@@ -13,7 +13,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
 
-from mixllm_integrations.langchain.attempts import (
+from mixllm_integrations.langchain.binding import (
+    BINDING,
+    SchemaBinding,
+    ToolBinding,
+)
+from mixllm_integrations.langchain.calls.attempts import (
     aask,
     achunks_of,
     aopened,
@@ -21,14 +26,10 @@ from mixllm_integrations.langchain.attempts import (
     chunks_of,
     opened,
 )
-from mixllm_integrations.langchain.binding import (
-    BINDING,
-    SchemaBinding,
-    ToolBinding,
-)
+from mixllm_integrations.langchain.calls.request import Request
+from mixllm_integrations.langchain.calls.streamed import StreamedAnswer
 from mixllm_integrations.langchain.protocol import EventPool
-from mixllm_integrations.langchain.request import Request
-from mixllm_integrations.langchain.streamed import StreamedAnswer
+from mixllm_integrations.serving import CONTROLS
 
 __all__ = ["ChatMixLLM", "MixLLMChatModel"]
 
@@ -53,19 +54,27 @@ class MixLLMChatModel(EventPool):
         Where events are logged: a URL such as ``"sqlite:///events.db"`` or a
         store; ``None``: nowhere.
     willingness_to_pay
-        USD for one whole point of quality, for this model's calls; ``None``:
-        the router's own, which `Router.calibrate` sets.
+        USD for one whole point of quality, for this model's calls, whatever the
+        router's own is; ``None``: the router's, which `Router.calibrate` sets.
     query_from
         Returns the text to route for a conversation; ``None``: the last human
         message, with a little of what surrounds it.
     cooldown_seconds
-        How long a candidate that failed is left alone.
+        How long a candidate that failed is left alone, twice as long after
+        each further failure; 0: not at all.
+    rules
+        `RoutingRule` objects: which conversations may go to whom.
+    shadow
+        Name of a candidate that answers everything, while it is noted what the
+        router would have done.
     **settings
         What every chat model takes, for whoever answers: `temperature`,
         `max_tokens`, `stop`, `streaming`, `output_version`,
         `disable_streaming`; `timeout` in seconds before another candidate
-        takes over; `max_retries`: how many may take over; also `callbacks`,
-        `tags`, `metadata`, `rate_limiter`. `api_key` is not used: each
+        takes over; `max_retries`: how many may take over (the candidates' own
+        `max_retries` are theirs: with 0 there, another one takes over at
+        once); also `name`, `profile`, `callbacks`, `tags`, `metadata`,
+        `rate_limiter`. `api_key` is not used: each
         candidate has its own.
 
     Raises
@@ -111,8 +120,11 @@ class MixLLMChatModel(EventPool):
             Stop words of this call.
         **kwargs
             Passed to whoever answers. ``model="name"`` with the name of a
-            candidate, or of its model, makes that one answer;
-            `willingness_to_pay` holds for this call alone.
+            candidate, or of its model, makes that one answer; any other model
+            is passed on. What ``config["configurable"]`` may say of a call may
+            be said here as well: `candidate`, `willingness_to_pay` (USD),
+            `waiting_tolerance_seconds`, `max_cost_per_query` (USD),
+            `session_id`, `shadow`, `dry_run`.
 
         Returns
         -------
@@ -127,7 +139,7 @@ class MixLLMChatModel(EventPool):
             The candidate's if one was tried, else an `ExceptionGroup`.
         """
         config = ensure_config(config)
-        request = Request(self, input, stop, kwargs)
+        request = Request(self, input, stop, kwargs, config)
         if self.rate_limiter is not None:
             self.rate_limiter.acquire(blocking=True)
         run = opened(self, request, config)
@@ -151,7 +163,7 @@ class MixLLMChatModel(EventPool):
     ) -> AIMessage:
         """Do the same as `invoke`, without blocking the loop."""
         config = ensure_config(config)
-        request = Request(self, input, stop, kwargs)
+        request = Request(self, input, stop, kwargs, config)
         if self.rate_limiter is not None:
             await self.rate_limiter.aacquire(blocking=True)
         run = await aopened(self, request, config)
@@ -178,12 +190,12 @@ class MixLLMChatModel(EventPool):
         The routing record is on the last chunk. Once a chunk was handed on, an
         error is raised: no other candidate begins anew.
         """
-        if self._comes_whole(kwargs):
+        if self._comes_whole(kwargs, config):
             whole = self.invoke(input, config, stop=stop, **kwargs)
             yield cast("AIMessageChunk", whole)
             return
         config = ensure_config(config)
-        request = Request(self, input, stop, kwargs)
+        request = Request(self, input, stop, kwargs, config)
         if self.rate_limiter is not None:
             self.rate_limiter.acquire(blocking=True)
         run = opened(self, request, config)
@@ -210,12 +222,12 @@ class MixLLMChatModel(EventPool):
         **kwargs: Any,  # noqa: ANN401
     ) -> AsyncIterator[AIMessageChunk]:
         """Do the same as `stream`, without blocking the loop."""
-        if self._comes_whole(kwargs):
+        if self._comes_whole(kwargs, config):
             whole = await self.ainvoke(input, config, stop=stop, **kwargs)
             yield cast("AIMessageChunk", whole)
             return
         config = ensure_config(config)
-        request = Request(self, input, stop, kwargs)
+        request = Request(self, input, stop, kwargs, config)
         if self.rate_limiter is not None:
             await self.rate_limiter.aacquire(blocking=True)
         run = await aopened(self, request, config)
@@ -258,7 +270,8 @@ class MixLLMChatModel(EventPool):
         Runnable
             A new object; this model is unchanged.
         """
-        return self.bind(**{BINDING: ToolBinding(tools, tool_choice, kwargs)})
+        own = self._taken(kwargs)
+        return self.bind(**{BINDING: ToolBinding(tools, tool_choice, kwargs)}, **own)
 
     def with_structured_output(
         self,
@@ -286,17 +299,28 @@ class MixLLMChatModel(EventPool):
             Answers with what was parsed. An answer that does not fit is raised
             as the candidate's own parser does, and no other one is asked.
         """
+        own = self._taken(kwargs)
         binding = SchemaBinding(schema, include_raw=include_raw, kwargs=kwargs)
-        return self.bind(**{BINDING: binding})
+        return self.bind(**{BINDING: binding}, **own)
 
-    def _comes_whole(self, kwargs: dict[str, Any]) -> bool:
-        """Tell whether streaming is switched off for this call."""
+    def _taken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Take out what is meant for the choice, not for whoever is chosen."""
+        own = [name for name in CONTROLS if name in kwargs]
+        if self.meant_by(kwargs.get("model")):
+            own.append("model")
+        return {name: kwargs.pop(name) for name in own}
+
+    def _comes_whole(
+        self, kwargs: dict[str, Any], config: RunnableConfig | None
+    ) -> bool:
+        """Tell whether streaming is switched off for this call, or nobody asked."""
         with_tools = BINDING in kwargs or bool(kwargs.get("tools"))
         return (
             self.disable_streaming is True
             or (self.disable_streaming == "tool_calling" and with_tools)
             or self.streaming is False
             or not kwargs.get("stream", True)
+            or bool(((config or {}).get("configurable") or {}).get("dry_run"))
         )
 
 

@@ -5,8 +5,9 @@ its tokens twice.
 """
 
 import asyncio
+import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
 from langchain_core.callbacks import (
@@ -23,13 +24,20 @@ from langchain_core.outputs import (
     RunInfo,
 )
 from langchain_core.runnables import RunnableConfig
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.uuid import uuid7
 
-from mixllm_integrations.langchain.pool import ModelPool
+from mixllm_integrations.core.encoder import shipped_tokenizer
+from mixllm_integrations.langchain.calls.texts import texts_in
+from mixllm_integrations.langchain.feedback import TeachablePool
+from mixllm_integrations.serving.query import TOKENS_PER_MESSAGE, text_tokens
 
 __all__ = ["GeneratingPool"]
 
+_WORDS_AT_ONCE = 200  # the tokenizer clips longer texts in the middle
 
-class GeneratingPool(ModelPool):
+
+class GeneratingPool(TeachablePool):
     """Adds what is built on `invoke`, `ainvoke`, `stream` and `astream`."""
 
     def generate(
@@ -89,6 +97,67 @@ class GeneratingPool(ModelPool):
             raise failed[0]
         return _result(cast("list[AIMessage]", answers), configs)
 
+    def get_num_tokens(self, text: str) -> int:
+        """Return about how many tokens a text has, by the shipped tokenizer.
+
+        Parameters
+        ----------
+        text
+            Any text.
+
+        Returns
+        -------
+        int
+            An estimate: each candidate counts differently.
+        """
+        if self.custom_get_token_ids is not None:
+            return len(self.custom_get_token_ids(text))
+        return text_tokens(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Return about how many tokens a conversation has, its tools included.
+
+        Parameters
+        ----------
+        messages
+            From first to last.
+        tools
+            What `bind_tools` takes.
+
+        Returns
+        -------
+        int
+            An estimate: each candidate counts differently, images not at all.
+        """
+        schemas = [json.dumps(convert_to_openai_tool(tool)) for tool in tools or ()]
+        texts = [" ".join(texts_in(message)) for message in messages]
+        counted = sum(self.get_num_tokens(text) for text in (*texts, *schemas))
+        return counted + TOKENS_PER_MESSAGE * len(messages)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the ids of a text's tokens, by the shipped tokenizer.
+
+        Parameters
+        ----------
+        text
+            Any text; of a word of many thousand characters the middle is left out.
+
+        Returns
+        -------
+        list of int
+            Ids of the shipped vocabulary: each candidate has its own.
+        """
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        words = text.split()
+        parts = [
+            " ".join(words[at : at + _WORDS_AT_ONCE])
+            for at in range(0, len(words), _WORDS_AT_ONCE)
+        ]
+        return [int(i) for ids in shipped_tokenizer().ids(parts) for i in ids]
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -137,7 +206,7 @@ def _configs(
 ) -> list[RunnableConfig]:
     """Return one config per conversation, each with a run id."""
     callbacks, tags, metadata, run_name = shared
-    run_ids = [uuid.uuid4() for _ in range(count)]
+    run_ids = [uuid7() for _ in range(count)]
     if first_run_id is not None and run_ids:
         run_ids[0] = first_run_id
     configs = []

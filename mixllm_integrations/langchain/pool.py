@@ -3,28 +3,36 @@
 `chat_model` adds the methods that call them.
 """
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Self
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import BaseMessage
+from langchain_core.runnables import ConfigurableFieldSpec
 from pydantic import Field, InstanceOf, SecretStr
 
+from mixllm_integrations.core.encoder import StaticEncoder
 from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
 from mixllm_integrations.core.router import Router
-from mixllm_integrations.core.types import Candidate, FeedbackKind
-from mixllm_integrations.langchain.callbacks import announce_feedback
+from mixllm_integrations.core.types import Candidate
+from mixllm_integrations.langchain.calls.control import config_specs
+from mixllm_integrations.langchain.candidates.seats import SETTINGS, Seat, Seating
 from mixllm_integrations.langchain.capabilities import (
     CandidateModel,
     common_profile,
 )
-from mixllm_integrations.langchain.seats import SETTINGS, Seat, Seating
+from mixllm_integrations.langchain.copying import PortableChatModel
 from mixllm_integrations.langchain.settings import check_settings, models_of
-from mixllm_integrations.langchain.trace import RUN_NAME
-from mixllm_integrations.serving import Dispatcher, decision_id_of, text_tokens
+from mixllm_integrations.langchain.tracing.run_ids import RunIds, run_ids_of
+from mixllm_integrations.langchain.tracing.runs import RUN_NAME
+from mixllm_integrations.serving import (
+    CallOptions,
+    Dispatcher,
+    RoutingRule,
+    checked_rules,
+)
 from mixllm_integrations.serving.pool import (
     check_candidates,
     dispatcher_over,
@@ -37,9 +45,10 @@ __all__ = ["ModelPool"]
 # What is worked out once, and from which settings.
 _SEATED_BY = frozenset({*SETTINGS, "timeout", "candidates"})
 _DISPATCHED_BY = frozenset({"router", "store", "cooldown_seconds"})
+_USUAL_BY = frozenset({"willingness_to_pay", "max_retries", "shadow"})
 
 
-class ModelPool(BaseChatModel):
+class ModelPool(PortableChatModel):
     """What a routed chat model is made of; see `MixLLMChatModel`."""
 
     candidates: tuple[InstanceOf[CandidateModel], ...] = Field(exclude=True)
@@ -50,6 +59,8 @@ class ModelPool(BaseChatModel):
         default=None, exclude=True
     )
     cooldown_seconds: float = 30.0
+    rules: tuple[InstanceOf[RoutingRule], ...] = Field(default=(), exclude=True)
+    shadow: str | None = None
 
     # What every chat model takes.
     temperature: float | None = None
@@ -69,9 +80,13 @@ class ModelPool(BaseChatModel):
         willingness_to_pay: float | None = None,
         query_from: Callable[[list[BaseMessage]], str] | None = None,
         cooldown_seconds: float = 30.0,
+        rules: Iterable[RoutingRule] | RoutingRule = (),
+        shadow: str | None = None,
         **settings: Any,  # noqa: ANN401
     ) -> None:
         settings |= {
+            "rules": rules,
+            "shadow": shadow,
             "router": router,
             "store": store,
             "willingness_to_pay": willingness_to_pay,
@@ -81,6 +96,7 @@ class ModelPool(BaseChatModel):
         check_settings(type(self), settings)
         wrapped = models_of(candidates)
         facts = _facts(wrapped, router)
+        settings["rules"] = checked_rules(rules, [fact.name for fact in facts])
         if router is None:
             router = router_over(facts, willingness_to_pay=willingness_to_pay)
         else:  # it may serve other models, so what it weighs is left as it is
@@ -88,6 +104,8 @@ class ModelPool(BaseChatModel):
         super().__init__(**settings | {"candidates": wrapped, "router": router})
         if self.profile is None:
             self.profile = common_profile(wrapped)
+        if shadow is not None and not self.meant_by(shadow):
+            raise UnknownCandidateError(shadow, self.names())
         _ = self._dispatcher  # opens the store, or says why it cannot
 
     @property
@@ -100,12 +118,50 @@ class ModelPool(BaseChatModel):
     # drops what a new setting makes untrue.
     @cached_property
     def _dispatcher(self) -> Dispatcher:
-        return dispatcher_over(
+        dispatcher = dispatcher_over(
             self.router, cooldown_seconds=self.cooldown_seconds, store=self.store
         )
+        self._tell_prices(dispatcher)
+        return dispatcher
+
+    def _tell_prices(self, dispatcher: Dispatcher) -> None:
+        """Tell what each candidate's cache of prompts changes."""
+        for known in self.router.candidates:
+            if (seat := self.seating.by_name.get(known.name)) is not None:
+                price = seat.candidate.cache_price(known.input_cost_per_million_tokens)
+                dispatcher.know_cache(known.name, price)
 
     @cached_property
-    def _seating(self) -> Seating:
+    def run_ids(self) -> RunIds:
+        """Which decision each of the latest runs led to."""
+        return run_ids_of(self._dispatcher)
+
+    @cached_property
+    def usual_options(self) -> CallOptions:
+        """What every call asks that does not say otherwise."""
+        return CallOptions(
+            max_failovers=self.max_retries,
+            willingness_to_pay=self.willingness_to_pay,
+            shadow=self.shadow and self.meant_by(self.shadow)[0],
+        )
+
+    @property
+    def decides_slowly(self) -> bool:
+        """Whether a decision may take longer than an event loop should wait."""
+        return (
+            bool(self.rules)
+            or self.query_from is not None
+            or not isinstance(self.router.encoder, StaticEncoder)
+        )
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What ``config["configurable"]`` may say of a call."""
+        return config_specs()
+
+    @cached_property
+    def seating(self) -> Seating:
+        """The candidates as they are called."""
         return Seating(self.candidates, self._settings(), self.timeout)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
@@ -146,6 +202,8 @@ class ModelPool(BaseChatModel):
         """Return new settings with what follows from them."""
         check_settings(type(self), update)
         checked = dict(update)
+        if "rules" in checked:
+            checked["rules"] = checked_rules(checked["rules"], self.names())
         if checked.keys().isdisjoint(("candidates", "router")):
             return checked
         wrapped = models_of(checked.get("candidates", self.candidates))
@@ -161,11 +219,16 @@ class ModelPool(BaseChatModel):
             checked.setdefault("profile", common_profile(wrapped))
         return checked
 
-    def _forget(self, changed: Iterable[str]) -> None:
+    def _forget(self, changed: Collection[str]) -> None:
         if not _SEATED_BY.isdisjoint(changed):
-            self.__dict__.pop("_seating", None)
+            self.__dict__.pop("seating", None)
         if not _DISPATCHED_BY.isdisjoint(changed):
             self.__dict__.pop("_dispatcher", None)
+            self.__dict__.pop("run_ids", None)
+        elif "candidates" in changed and "_dispatcher" in self.__dict__:
+            self._tell_prices(self._dispatcher)
+        if not _USUAL_BY.isdisjoint(changed):
+            self.__dict__.pop("usual_options", None)
 
     def seat(self, name: str) -> Seat:
         """Return a candidate as it is called.
@@ -186,9 +249,13 @@ class ModelPool(BaseChatModel):
             If there is none of that name.
         """
         try:
-            return self._seating.by_name[name]
+            return self.seating.by_name[name]
         except KeyError:
-            raise UnknownCandidateError(name, self._seating.by_name) from None
+            raise UnknownCandidateError(name, self.seating.by_name) from None
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the candidates, as they were passed."""
+        return tuple(self.seating.by_name)
 
     def meant_by(self, name: object) -> tuple[str, ...]:
         """Return the candidates that a name stands for.
@@ -203,7 +270,7 @@ class ModelPool(BaseChatModel):
         tuple of str
             Names of candidates; none if the name is not known here.
         """
-        return self._seating.meant_by(name)
+        return self.seating.meant_by(name)
 
     def among(self) -> tuple[str, ...] | None:
         """Return who may be chosen.
@@ -219,7 +286,7 @@ class ModelPool(BaseChatModel):
         NoCandidateError
             If the router has none of this model's candidates any more.
         """
-        return self._seating.among(self.router)
+        return self.seating.among(self.router)
 
     def add_candidate(self, candidate: BaseChatModel | CandidateModel) -> None:
         """Let another model compete from now on.
@@ -236,7 +303,7 @@ class ModelPool(BaseChatModel):
         """
         (wrapped,) = models_of([candidate])
         name = wrapped.known_name()
-        if name in self._seating.by_name:
+        if name in self.seating.by_name:
             raise ConfigurationError(f"a candidate called {name!r} is there already")
         self.candidates = (*self.candidates, wrapped)
 
@@ -265,84 +332,6 @@ class ModelPool(BaseChatModel):
         super().__setattr__("candidates", kept)
         self._forget(["candidates"])
 
-    def record_feedback(
-        self,
-        answer: object,
-        reward: float,
-        *,
-        kind: FeedbackKind = "refined",
-        source: str | None = None,
-    ) -> bool:
-        """Tell how good an answer was, so that the router learns from it.
-
-        Parameters
-        ----------
-        answer
-            The message as it was returned, a structured answer with its raw
-            message, or the id of the decision.
-        reward
-            How good it was, in [0, 1].
-        kind
-            ``"refined"``: a measured quality. ``"binary"``: satisfied or not.
-        source
-            Who says so, for example ``"thumbs"``.
-
-        Returns
-        -------
-        bool
-            False if this decision had its feedback already.
-
-        Raises
-        ------
-        ConfigurationError
-            If no decision is found on `answer`, or the reward is not legal.
-        UnknownDecisionError
-            If the router does not know the decision, or not any more.
-        """
-        new = self._dispatcher.record_feedback(answer, reward, kind=kind, source=source)
-        if new:
-            announce_feedback(decision_id_of(answer), float(reward))
-        return new
-
-    async def arecord_feedback(
-        self,
-        answer: object,
-        reward: float,
-        *,
-        kind: FeedbackKind = "refined",
-        source: str | None = None,
-    ) -> bool:
-        """Do the same as `record_feedback`, on a thread of its own.
-
-        Parameters
-        ----------
-        answer, reward, kind, source
-            As for `record_feedback`.
-
-        Returns
-        -------
-        bool
-            False if this decision had its feedback already.
-        """
-        return await asyncio.to_thread(
-            self.record_feedback, answer, reward, kind=kind, source=source
-        )
-
-    def get_num_tokens(self, text: str) -> int:
-        """Return about how many tokens a text has, by the shipped tokenizer.
-
-        Parameters
-        ----------
-        text
-            Any text.
-
-        Returns
-        -------
-        int
-            An estimate: each candidate counts differently.
-        """
-        return text_tokens(text)
-
     def _settings(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in SETTINGS}
         return {
@@ -358,7 +347,7 @@ class ModelPool(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         return {
-            "candidates": list(self._seating.by_name),
+            "candidates": list(self.seating.by_name),
             "pool": id(self.router),  # two routers never share a cached answer
             **{k: v for k, v in self._settings().items() if k != "stop"},
         }
@@ -376,7 +365,7 @@ class ModelPool(BaseChatModel):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Show names only: models hold keys."""
         own = self.willingness_to_pay
-        yield "candidates", list(self._seating.by_name)
+        yield "candidates", list(self.seating.by_name)
         yield (
             "willingness_to_pay",
             self.router.willingness_to_pay if own is None else own,

@@ -1,146 +1,52 @@
 """Streams of events; those of version 3 are the chosen model's own.
 
-The caller drives such a stream, so what becomes of it is heard through
-callbacks.
+A stream is handed out once something has been said in it, so that until then
+another candidate can take over. From then on the caller drives it, and what
+becomes of it is heard through callbacks.
 """
 
-import weakref
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol
-from uuid import UUID
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from langchain_core._api import suppress_langchain_beta_warning
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models.chat_model_stream import (
+    AsyncChatModelStream,
+    ChatModelStream,
+)
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
-from mixllm_integrations.langchain.attempts import aopened, opened
+from mixllm_integrations.langchain.calls.attempts import aopened, decided, opened
+from mixllm_integrations.langchain.calls.request import Request
+from mixllm_integrations.langchain.calls.stream_watch import (
+    ERROR_EVENT,
+    AsyncStreamWatch,
+    Message,
+    StreamWatch,
+)
 from mixllm_integrations.langchain.generating import GeneratingPool
-from mixllm_integrations.langchain.messages import spent_on
-from mixllm_integrations.langchain.request import Request
-from mixllm_integrations.langchain.trace import AsyncChainRun, ChainRun
-from mixllm_integrations.serving import RECORD_KEY
+from mixllm_integrations.langchain.tracing.runs import AsyncChainRun, ChainRun, inside
+from mixllm_integrations.serving import RECORD_KEY, run_within
 
-__all__ = ["AsyncStreamWatch", "EventPool", "StreamWatch"]
+__all__ = ["EventPool"]
 
-_LAST_EVENT = "message-finish"
+# Events by which nothing has been said yet.
+_SILENT = frozenset({"message-start", "content-block-start", ERROR_EVENT})
+S = TypeVar("S", ChatModelStream, AsyncChatModelStream)
 
 
-class _Stream(Protocol):
+class _EventStream(Message, Iterable[Mapping[str, Any]], Protocol): ...
+
+
+class _AsyncEventStream(Message, AsyncIterable[Mapping[str, Any]], Protocol):
     @property
-    def output_message(self) -> AIMessage | None: ...
+    def done(self) -> bool: ...
 
-
-class _Watch:
-    """Puts the record on the message before anybody can take it."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._answer: tuple[AIMessage | None, dict[str, Any]] | None = None
-        #: What the chosen model returned.
-        self.stream: _Stream | None = None
-
-    def _heard(self, event: Mapping[str, Any]) -> None:
-        """Note an event; the last one has the message ready."""
-        self._request.call.first_chunk()
-        if event.get("event") == _LAST_EVENT:
-            self._finished()
-
-    def _finished(self) -> tuple[AIMessage | None, dict[str, Any]]:
-        """Report the answer, once, and return it with its record."""
-        if self._answer is None:
-            message = None if self.stream is None else self.stream.output_message
-            usage = None if message is None else message.usage_metadata
-            record = self._request.succeeded(spent_on(usage, message))
-            if message is not None:
-                metadata = {**message.response_metadata, RECORD_KEY: record}
-                message.response_metadata = metadata
-            self._answer = message, record
-        return self._answer
-
-    def _failed(self, error: BaseException) -> None:
-        if isinstance(error, Exception):
-            self._request.call.break_off(error)
-        self._request.release()
-
-
-class StreamWatch(_Watch, BaseCallbackHandler):
-    """Hears the LLM run of a synchronous stream.
-
-    Parameters
-    ----------
-    request
-        What is being answered.
-    run
-        The run around it; it ends when the stream does.
-    """
-
-    run_inline = True
-
-    def __init__(self, request: Request, run: ChainRun) -> None:
-        super().__init__(request)
-        self._run = run
-
-    def on_stream_event(
-        self,
-        event: Any,  # noqa: ANN401
-        *,
-        run_id: UUID,  # noqa: ARG002
-        parent_run_id: UUID | None = None,  # noqa: ARG002
-        tags: list[str] | None = None,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ANN401, ARG002
-    ) -> None:
-        """Note when the answer begins; at the last event, report it."""
-        self._heard(event)
-
-    def on_llm_end(self, response: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """Report the answer, if no event told its end, and end the run."""
-        self._run.end(*self._finished())
-
-    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """Report the failure."""
-        self._failed(error)
-        self._run.fail(error)
-
-
-class AsyncStreamWatch(_Watch, AsyncCallbackHandler):
-    """Hears the LLM run of an asynchronous stream.
-
-    Parameters
-    ----------
-    request
-        What is being answered.
-    run
-        The run around it; it ends when the stream does.
-    """
-
-    run_inline = True
-
-    def __init__(self, request: Request, run: AsyncChainRun) -> None:
-        super().__init__(request)
-        self._run = run
-
-    async def on_stream_event(
-        self,
-        event: Any,  # noqa: ANN401
-        *,
-        run_id: UUID,  # noqa: ARG002
-        parent_run_id: UUID | None = None,  # noqa: ARG002
-        tags: list[str] | None = None,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ANN401, ARG002
-    ) -> None:
-        """Note when the answer begins; at the last event, report it."""
-        self._heard(event)
-
-    async def on_llm_end(self, response: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """Report the answer, if no event told its end, and end the run."""
-        await self._run.end(*self._finished())
-
-    async def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """Report the failure."""
-        self._failed(error)
-        await self._run.fail(error)
+    async def aclose(self) -> None: ...
 
 
 class EventPool(GeneratingPool):
@@ -168,31 +74,32 @@ class EventPool(GeneratingPool):
         Returns
         -------
         object
-            As of every chat model. A v3 stream is driven by the caller, so no
-            other candidate takes over if it fails.
+            As of every chat model. A v3 stream is returned when the answer has
+            begun, which a single model does not wait for: until then the next
+            best candidate takes over from one that fails. After it an error is
+            raised to whoever reads the stream. No event is lost.
 
         Raises
         ------
         NoCandidateError
             If no candidate is able to answer.
+        Exception
+            For ``"v3"``, if none began to: the candidate's if one was tried,
+            else an `ExceptionGroup`.
         """
         if version != "v3":
             return super().stream_events(input, config, version=version, **kwargs)
-        request = Request(self, input, stop, kwargs)
-        run = opened(self, request, ensure_config(config))
+        config = ensure_config(config)
+        request = Request(self, input, stop, kwargs, config)
+        if self.rate_limiter is not None:
+            self.rate_limiter.acquire(blocking=True)
+        run = opened(self, request, config)
         try:
-            target, arguments, _ = request.target()
-            watch = StreamWatch(request, run)
-            stream: Any = target.stream_events(
-                request.prompt, run.child(watch), version="v3", **arguments
-            )
-            watch.stream = stream
+            return _begun(request, run)
         except BaseException as error:
             request.release()
             run.fail(error)
             raise
-        weakref.finalize(stream, request.release).atexit = False
-        return stream
 
     def astream_events(
         self,
@@ -205,7 +112,8 @@ class EventPool(GeneratingPool):
     ) -> Any:  # noqa: ANN401
         """Return the events of an answer, or for ``"v3"`` an awaitable stream.
 
-        Parameters and errors are those of `stream_events`.
+        Parameters and errors are those of `stream_events`. A v3 stream that is
+        not read to its end goes on until it is closed: use ``async with``.
         """
         if version == "v3":
             return self._astream_v3(input, config, stop, kwargs)
@@ -220,19 +128,154 @@ class EventPool(GeneratingPool):
         stop: list[str] | None,
         kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401
-        request = Request(self, given, stop, kwargs)
-        run = await aopened(self, request, ensure_config(config))
+        config = ensure_config(config)
+        request = Request(self, given, stop, kwargs, config)
+        if self.rate_limiter is not None:
+            await self.rate_limiter.aacquire(blocking=True)
+        run = await aopened(self, request, config)
         try:
-            target, arguments, _ = request.target()
-            watch = AsyncStreamWatch(request, run)
-            with suppress_langchain_beta_warning():  # the caller chose version 3
-                stream: Any = await target.astream_events(
-                    request.prompt, run.child(watch), version="v3", **arguments
-                )
-            watch.stream = stream
+            return await _abegun(request, run)
         except BaseException as error:
             request.release()
             await run.fail(error)
             raise
-        weakref.finalize(stream, request.release).atexit = False
-        return stream
+
+
+def _begun(request: Request, run: ChainRun) -> _EventStream:
+    """Return the stream of the first candidate that says something."""
+    if (told := request.dry_answer()) is not None:
+        answer, record = request.answered(told)
+        run.end(answer, record)
+        return _filled(ChatModelStream(), told, record)
+    begun: list[_EventStream] = []
+    while not begun:
+        begun = _attempt(request, run)
+    return begun.pop()  # see `_attempt`
+
+
+def _attempt(request: Request, run: ChainRun) -> list[_EventStream]:
+    """Return one candidate's stream, or nothing if the next one is to be asked.
+
+    Whoever keeps the failure of one candidate keeps this frame and those that
+    it was called from: none of them may hold the stream of another one, which
+    has to go when its reader lets it go.
+    """
+    target, prompt, arguments, seconds = request.target()
+    watch = StreamWatch(request, run)
+    try:
+        config = run.child(watch)
+        with run.span.attempt(request):
+            pull = partial(_pulled, target, prompt, config, arguments)
+            stream = _within(seconds, pull)
+    except Exception as error:  # noqa: BLE001 - raised again if nobody is left
+        watch.give_up()
+        _hand_over(request, error)
+        return []
+    watch.begin(stream)
+    return [stream]
+
+
+def _within(seconds: float | None, pull: Callable[[], _EventStream]) -> _EventStream:
+    """Pull what is pulled, and all that comes later in the same context.
+
+    A model that sets a context variable can reset it in that context only.
+    """
+    if seconds is None:
+        return pull()
+    context = copy_context()
+    stream = run_within(seconds, context.run, pull)
+    pump = getattr(stream, "_request_more", None)
+    if isinstance(stream, ChatModelStream) and pump is not None:
+        stream.set_request_more(partial(context.run, pump))
+    return stream
+
+
+def _pulled(
+    target: Runnable[Any, Any],
+    prompt: LanguageModelInput,
+    config: RunnableConfig,
+    arguments: Mapping[str, Any],
+) -> _EventStream:
+    """Return a candidate's stream when it has said something; streams replay it."""
+    with inside(config):
+        given = target.stream_events(prompt, config, version="v3", **arguments)
+    stream = cast("_EventStream", given)
+    for event in stream:
+        if event.get("event") not in _SILENT:  # an error event raises at the next
+            break
+    return stream
+
+
+async def _abegun(request: Request, run: AsyncChainRun) -> _AsyncEventStream:
+    """Do the same as `_begun`, without blocking the loop."""
+    if (told := request.dry_answer()) is not None:
+        answer, record = request.answered(told)
+        await run.end(answer, record)
+        return _filled(AsyncChatModelStream(), told, record)
+    while True:
+        target, prompt, arguments, seconds = request.target()
+        watch = AsyncStreamWatch(request, run)
+        try:
+            with run.span.attempt(request):
+                async with asyncio.timeout(seconds):
+                    stream = await _apulled(target, prompt, run.child(watch), arguments)
+        except Exception as error:  # noqa: BLE001 - raised again if nobody is left
+            await decided(request, partial(_hand_over, request), error)
+        else:
+            await watch.begin(stream)
+            return stream
+
+
+async def _apulled(
+    target: Runnable[Any, Any],
+    prompt: LanguageModelInput,
+    config: RunnableConfig,
+    arguments: Mapping[str, Any],
+) -> _AsyncEventStream:
+    """Do the same as `_pulled`; a stream that fails has ended when this raises."""
+    # The caller chose version 3.
+    with suppress_langchain_beta_warning(), inside(config):
+        given = await target.astream_events(prompt, config, version="v3", **arguments)
+        stream = cast("_AsyncEventStream", given)
+    try:
+        async for event in stream:
+            if event.get("event") not in _SILENT:
+                break
+    except BaseException:
+        await _ended(stream)
+        raise
+    return stream
+
+
+async def _ended(stream: _AsyncEventStream) -> None:
+    """Wait until the run of a stream that said nothing has ended."""
+    producer: object = getattr(stream, "_producer_task", stream)
+    if stream.done and isinstance(producer, asyncio.Task):
+        await asyncio.wait([producer])  # closing it would cut its callbacks off
+    elif producer is not None:  # one that has not started would be started
+        await stream.aclose()
+
+
+def _hand_over(request: Request, error: Exception) -> None:
+    """Let the next candidate try, or raise what the last ones did."""
+    if not isinstance(error, NotImplementedError):
+        request.failed(error)
+    elif request.call.decline(error):  # it has no such streams: no failure
+        request.follow(request.call.decision.id)
+    else:
+        raise request.call.failure()
+
+
+def _filled(stream: S, told: AIMessage | Mapping[str, Any], record: object) -> S:
+    """Fill a stream with what stands for the answer of a call that only decides."""
+    message: AIMessage = told if isinstance(told, AIMessage) else told["raw"]
+    text = {"type": "text", "text": message.text}
+    for event in (
+        {"event": "message-start"},
+        {"event": "content-block-start", "content": {**text, "text": ""}},
+        {"event": "content-block-delta", "delta": {**text, "type": "text-delta"}},
+        {"event": "content-block-finish", "content": text},
+        {"event": "message-finish", "metadata": {RECORD_KEY: record}},
+    ):
+        stream.dispatch({**event, "index": 0})
+    return stream

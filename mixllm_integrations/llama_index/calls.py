@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
@@ -23,6 +24,7 @@ from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.llms import LLM
 from llama_index_instrumentation import get_dispatcher
 
+from mixllm_integrations.core.encoder import StaticEncoder
 from mixllm_integrations.llama_index.events import MixLLMRoutingEvent
 from mixllm_integrations.llama_index.messages import (
     Request,
@@ -32,6 +34,7 @@ from mixllm_integrations.llama_index.messages import (
     usage_of,
 )
 from mixllm_integrations.serving import CallOptions, Dispatcher, RoutedCall
+from mixllm_integrations.serving.threads import on_own_thread
 
 __all__ = ["Calls"]
 
@@ -116,7 +119,7 @@ class Calls:
                 try:
                     response = await ask(llm)
                 except Exception as error:  # noqa: BLE001 - any may be the LLM's
-                    _try_another(call, error)
+                    await self._atry_another(call, error)
                 else:
                     return _finished(call, response)
         finally:
@@ -205,7 +208,29 @@ class Calls:
     async def _abegin(self, request: Request) -> RoutedCall:
         if request.rate_limiter is not None:
             await request.rate_limiter.async_acquire()
-        return self._started(request)
+        begun: list[RoutedCall] = []
+
+        def begin() -> None:
+            begun.append(self._started(request))
+
+        def abandon() -> None:
+            for call in begun:
+                call.abandon()
+
+        await self._decided(begin, if_late=abandon)
+        return begun.pop()
+
+    async def _atry_another(self, call: RoutedCall, error: Exception) -> None:
+        await self._decided(partial(_try_another, call, error), if_late=call.abandon)
+
+    async def _decided(
+        self, decide: Callable[[], None], *, if_late: Callable[[], None]
+    ) -> None:
+        """Decide here if that takes a millisecond, else on a thread."""
+        if isinstance(self.dispatcher.router.encoder, StaticEncoder):
+            decide()
+        else:
+            await on_own_thread(decide, if_late=if_late)
 
     def _started(self, request: Request) -> RoutedCall:
         return self.dispatcher.begin(
@@ -259,7 +284,7 @@ class Calls:
                     chunks = await ask(llm)
                 chunk = await anext(chunks, None)
             except Exception as error:  # noqa: BLE001 - any may be the LLM's
-                _try_another(call, error)
+                await self._atry_another(call, error)
             else:
                 call.first_chunk()
                 return chunks, chunk

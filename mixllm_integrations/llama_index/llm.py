@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from inspect import signature
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -22,11 +22,12 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     MessageRole,
 )
-from llama_index.core.bridge.pydantic import Field, field_serializer
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import LLM
 from pydantic import InstanceOf, computed_field
 
+from mixllm_integrations.core.copying import check_picklable
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import FeedbackKind
@@ -44,6 +45,11 @@ from mixllm_integrations.serving.pool import router_over
 from mixllm_integrations.store import EventStore
 
 __all__ = ["MixLLM"]
+
+_ANEW = (
+    "keep what was learned with llm.router.save(folder), and in the other process go "
+    "on with MixLLM(candidates, router=Router.load(folder))"
+)
 
 
 class MixLLM(ToolCallingLLM):
@@ -87,12 +93,14 @@ class MixLLM(ToolCallingLLM):
         If there is no candidate.
     ConfigurationError
         If two share a name, a price is unknown, or an argument is. Also when
-        it is pickled, which would lose what was learned.
+        it is pickled with an opened store or a candidate that cannot be.
     """
 
     candidates: tuple[InstanceOf[CandidateLLM], ...] = Field(
         description="What the router chooses from.", repr=False
     )
+    _store: EventStore | str | None = PrivateAttr(default=None)
+    _cooldown_seconds: float = PrivateAttr()
 
     def __init__(
         self,
@@ -116,6 +124,7 @@ class MixLLM(ToolCallingLLM):
         )
         super().__init__(candidates=entries, query_from=query_from, **settings)
         dispatcher = Dispatcher(router, cooldown_seconds=cooldown_seconds, store=store)
+        self._store, self._cooldown_seconds = store, cooldown_seconds
         self._calls = Calls(dispatcher, {str(e.name): e.llm for e in entries})
         if callback_manager is not None:
             self.callback_manager = callback_manager
@@ -335,13 +344,35 @@ class MixLLM(ToolCallingLLM):
         """Return a copy that shares the LLMs and what the router learns."""
         return self.model_copy()
 
-    def __getstate__(self) -> NoReturn:
-        """Refuse: a copy from a pickle would have lost what was learned."""
-        raise ConfigurationError(
-            "a MixLLM cannot be pickled, as what its router learned would be lost: "
-            "keep that with Router.save, as llm.router.save(folder), and go on with "
-            "MixLLM(candidates, router=Router.load(folder))"
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what it was made of; a pickle makes one anew, with its own router.
+
+        The candidates' LLMs go as they pickle themselves, with their keys; the
+        store by its URL. Callbacks stay in this process.
+
+        Raises
+        ------
+        ConfigurationError
+            If the store is an opened one, or a candidate cannot be pickled.
+        """
+        if not isinstance(self._store, str | None):
+            raise ConfigurationError(
+                f"a MixLLM with an opened store ({type(self._store).__name__}) cannot "
+                "be pickled: pass the store's URL, which each process opens for itself"
+            )
+        for entry in self.candidates:
+            check_picklable(entry, f"candidate {entry.name!r}", _ANEW)
+        given = self.model_fields_set - {"callback_manager"}
+        return {name: getattr(self, name) for name in given} | {
+            "candidates": self.candidates,
+            "router": self.router,
+            "store": self._store,
+            "cooldown_seconds": self._cooldown_seconds,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make it as it was made first."""
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield "candidates", list(self._calls.llms)

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.rate_limiters import BaseRateLimiter
 
 from mixllm_integrations.langchain import CandidateModel, MixLLMChatModel
 from mixllm_integrations.testing import ScriptedChatModel
@@ -143,3 +144,21 @@ def load_of():
         return len(model.router._waiting._calls)
 
     return count
+
+
+class Counting(BaseRateLimiter):
+    """Lets everybody pass, and counts."""
+
+    taken = 0
+
+    def acquire(self, *, blocking=True):
+        self.taken += 1
+        return True
+
+    async def aacquire(self, *, blocking=True):
+        return self.acquire(blocking=blocking)
+
+
+@pytest.fixture
+def limiter():
+    return Counting()

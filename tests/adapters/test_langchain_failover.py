@@ -7,7 +7,7 @@ import time
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
+from langchain_core.rate_limiters import InMemoryRateLimiter
 
 from mixllm_integrations.core.errors import NoCandidateError
 from mixllm_integrations.testing import ManualClock
@@ -220,18 +220,7 @@ async def test_nobody_able_is_told_in_asynchronous_calls_too(pool, recorder):
     assert recorder.named("MixLLM")[0]["ended"] == "NoCandidateError"
 
 
-async def test_the_rate_limiter_is_asked_in_every_mode(pool):
-    class Counting(BaseRateLimiter):
-        taken = 0
-
-        def acquire(self, *, blocking=True):
-            self.taken += 1
-            return True
-
-        async def aacquire(self, *, blocking=True):
-            return self.acquire(blocking=blocking)
-
-    limiter = Counting()
+async def test_the_rate_limiter_is_asked_in_every_mode(pool, limiter):
     model = pool(rate_limiter=limiter)
     model.invoke("q")
     await model.ainvoke("q")

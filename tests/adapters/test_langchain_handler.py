@@ -12,6 +12,11 @@ from mixllm_integrations.langchain import MixLLMCallbackHandler
 from mixllm_integrations.testing import ManualClock, ScriptedChatModel
 
 
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
 def test_a_call_is_reported_with_tokens_cost_and_latency(pool):
     clock = ManualClock()
     books = MixLLMCallbackHandler(clock=clock)
@@ -108,7 +113,7 @@ def test_errors_are_booked_by_name(pool):
     with pytest.raises(ExceptionGroup):
         model.invoke("q", {"callbacks": [books]})
     with pytest.raises(NoCandidateError):
-        model.bind_tools([]).invoke("q", {"callbacks": [books]})
+        model.bind_tools([add]).invoke("q", {"callbacks": [books]})
     assert [r.error for r in books.calls] == ["ExceptionGroup", "NoCandidateError"]
     assert books.totals.errors == 2
     assert books.totals.calls_by_candidate == {}
@@ -120,6 +125,9 @@ def test_an_abandoned_stream_is_booked_as_such(pool):
     next(stream)
     stream.close()
     assert [report.error for report in books.calls] == ["GeneratorExit"]
+    totals = books.totals
+    assert (totals.calls, totals.abandoned, totals.errors) == (1, 1, 0)
+    assert totals.mean_latency_seconds is None
 
 
 async def test_feedback_is_booked_with_its_call(pool):
@@ -138,8 +146,7 @@ def test_16_threads_lose_nothing(pool):
     pool().batch(["q"] * 200, {"max_concurrency": 16, "callbacks": [books]})
     assert books.totals.calls == len(books.calls) == 200
     assert books.totals.output_tokens == 400
-    assert not books._open
-    assert not books._root
+    assert books._open == books._chains == books._llms == {}
 
 
 def test_details_are_bounded_and_totals_are_not(pool):
@@ -158,7 +165,11 @@ def test_streams_that_never_end_do_not_pile_up(pool):
         model.stream_events("q", {"callbacks": [books]}, version="v3") for _ in range(5)
     ]
     assert len(books._open) == 2
+    assert (books.totals.calls, books.totals.abandoned) == (3, 3)
     del streams
+    gc.collect()
+    assert len(books._chains) <= 2
+    assert len(books._llms) <= 2
 
 
 def test_what_is_returned_is_a_copy(pool):

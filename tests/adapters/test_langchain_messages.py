@@ -3,6 +3,7 @@
 import pytest
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     ChatMessage,
     HumanMessage,
     HumanMessageChunk,
@@ -11,7 +12,7 @@ from langchain_core.messages import (
 )
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 
-from mixllm_integrations.langchain.messages import turns_of, with_vision
+from mixllm_integrations.langchain.calls.messages import spent_on, turns_of, with_usage
 
 QUESTION = "What is the capital of Mongolia?"
 
@@ -97,23 +98,6 @@ def test_an_image_asks_for_candidates_that_see(pool):
     answer = model.invoke([("human", [{"type": "text", "text": "What?"}, image])])
     assert answer.content == "From the second."
     assert model.invoke("no image").content == "From the best."
-
-
-@pytest.mark.parametrize(
-    ("block", "seen"),
-    [
-        ({"type": "image", "base64": "AA==", "mime_type": "image/png"}, True),
-        ({"type": "image_url", "image_url": {"url": "https://x/y.png"}}, True),
-        ({"type": "input_image", "image_url": "https://x/y.png"}, True),
-        ({"type": "image", "source": {"type": "base64", "data": "AA=="}}, True),
-        ({"type": "media", "mime_type": "image/png", "data": "AA=="}, True),
-        ({"type": "media", "mime_type": "audio/wav", "data": "AA=="}, False),
-        ({"type": "text", "text": "image"}, False),
-    ],
-)
-def test_images_are_seen_in_every_providers_form(block, seen):
-    assert with_vision([HumanMessage([block])]) is seen
-    assert with_vision([ToolMessage([block], tool_call_id="1")]) is seen
 
 
 def test_roles_are_told_apart():
@@ -221,3 +205,69 @@ def test_tokens_are_counted_without_a_download(pool):
     model = pool()
     assert model.get_num_tokens("What is 2 + 2?") > 4
     assert model.get_num_tokens_from_messages([HumanMessage("hello")]) > 1
+    assert len(model.get_token_ids("What is 2 + 2?")) > 4
+
+
+def test_tokens_of_tools_and_their_calls_are_counted_too(pool):
+    def weather(city: str) -> str:
+        """Tell the weather."""
+        return city
+
+    count = pool().get_num_tokens_from_messages
+    plain = count([HumanMessage("hello")])
+    assert count([HumanMessage("hello")], tools=[weather]) > plain + 20
+    call = {"name": "weather", "args": {"city": "Oslo " * 50}, "id": "1"}
+    assert count([AIMessage("", tool_calls=[call])]) > 50
+
+
+def test_token_ids_of_a_long_text_are_not_clipped(pool):
+    assert len(pool().get_token_ids("tide " * 20_000)) == 20_000
+
+
+def test_a_tokenizer_of_ones_own_is_used(pool):
+    model = pool(custom_get_token_ids=lambda text: [7] * len(text))
+    assert model.get_num_tokens("hello") == 5
+    assert model.get_token_ids("hello") == [7] * 5
+
+
+@pytest.mark.parametrize(
+    ("details", "read", "written"),
+    [
+        ({"cache_read": 80, "cache_creation": 5}, 80, 5),
+        ({"cache_read": 0}, 0, 0),
+        ({"audio": 3}, None, 0),
+        ({}, None, 0),
+        # OpenAI with a service tier; Anthropic, who tells how long it is kept.
+        ({"flex_cache_read": 80, "flex": 20}, 80, 0),
+        (
+            {
+                "cache_read": 80,
+                "cache_creation": 0,
+                "ephemeral_5m_input_tokens": 3,
+                "ephemeral_1h_input_tokens": 4,
+            },
+            80,
+            7,
+        ),
+    ],
+)
+def test_what_passed_through_a_cache_of_prompts_is_told(details, read, written):
+    usage = {"input_tokens": 100, "output_tokens": 2, "total_tokens": 102}
+    spent = spent_on({**usage, "input_token_details": details}, None)
+    assert (spent.cache_read_tokens, spent.cache_write_tokens) == (read, written)
+    assert (spent.input_tokens, spent.cached) == (100, False)
+
+
+def test_without_details_or_usage_nothing_is_said_of_the_cache():
+    usage = {"input_tokens": 100, "output_tokens": 2, "total_tokens": 102}
+    for spent in (spent_on(usage, None), spent_on(None, AIMessage("hi"))):
+        assert (spent.cache_read_tokens, spent.cache_write_tokens) == (None, 0)
+
+
+def test_what_chunks_read_from_the_cache_adds_up():
+    usage = {"input_tokens": 50, "output_tokens": 1, "total_tokens": 51}
+    chunk = AIMessageChunk(
+        "", usage_metadata={**usage, "input_token_details": {"cache_read": 40}}
+    )
+    total = with_usage(with_usage(None, chunk), chunk)
+    assert spent_on(total, None).cache_read_tokens == 80

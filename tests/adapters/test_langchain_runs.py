@@ -107,7 +107,10 @@ async def test_the_answer_is_the_candidates_own_with_the_record_on_it(pool, mode
 async def test_the_record_is_in_the_chain_runs_metadata(pool, recorder, mode):
     (answer,) = await call(pool(), mode, {"callbacks": [recorder]})
     (chain,) = recorder.named("MixLLM")
-    assert chain["metadata"]["mixllm"] == answer.response_metadata["mixllm"]
+    told = dict(chain["metadata"]["mixllm"])
+    assert set(told.pop("predicted_costs")) == {"best", "second"}
+    assert (told.pop("input_tokens"), told.pop("output_tokens")) == (10, 2)
+    assert told == answer.response_metadata["mixllm"]
     assert chain["output"]["mixllm"] == answer.response_metadata["mixllm"]
     assert chain["output"]["output"].content == "From the best."
     (llm,) = recorder.of("llm")
@@ -209,6 +212,18 @@ def test_generate_answers_every_conversation_and_reports_its_runs(pool, recorder
         info.run_id for info in result.run
     }
     assert all(chain["metadata"]["k"] == "v" for chain in chains)
+
+
+def test_stop_words_of_generate_reach_who_answers(pool, asked):
+    model = pool()
+    model.generate([[HumanMessage("q")]], stop=["X"])
+    assert asked(model, "best")[0].stop == ["X"]
+
+
+async def test_stop_words_of_agenerate_reach_who_answers(pool, asked):
+    model = pool()
+    await model.agenerate([[HumanMessage("q")]], stop=["X"])
+    assert asked(model, "best")[0].stop == ["X"]
 
 
 def test_the_hooks_of_the_base_class_route_as_well(pool):

@@ -4,46 +4,19 @@ What the scripted model passes alone, the routed one has to pass: the last test
 compares which tests ran.
 """
 
-import base64
-
-import httpx
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
+from mixllm_integrations.benchmark.conformance_probe import Everything
 from mixllm_integrations.langchain import CandidateModel, MixLLMChatModel
 from mixllm_integrations.testing import ScriptedChatModel
 
-# One white pixel; the suite would load files from the network.
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mP8/x8AAwMCAO+ip1sAAAAA"
-    "SUVORK5CYII="
-)
-
 
 @pytest.fixture(autouse=True)
-def files_without_network(monkeypatch):
+def named_user_agent(monkeypatch):
     monkeypatch.setenv("LANGCHAIN_TESTS_USER_AGENT", "mixllm-tests")
-    monkeypatch.setattr(
-        httpx, "get", lambda url, **kwargs: httpx.Response(200, content=PIXEL)
-    )
-
-
-class Everything:
-    """Every optional test that works without a network."""
-
-    supports_json_mode = True
-    supports_anthropic_inputs = True
-    supports_image_inputs = True
-    supports_image_urls = True
-    supports_image_tool_message = True
-    supports_pdf_inputs = True
-    supports_pdf_tool_message = True
-    supports_audio_inputs = True
-    supports_video_inputs = True
-    supports_model_override = True
-    model_override_value = "other"
 
 
 class Bare(Everything):

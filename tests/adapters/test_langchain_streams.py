@@ -1,21 +1,13 @@
-"""Streams: failures, abandonment, switched off, and events."""
+"""Streams: failures, abandonment, switched off."""
 
 import asyncio
 import gc
 
 import pytest
-from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
 from mixllm_integrations.testing import ScriptedChatModel
-
-
-async def until(condition):
-    """Wait for what happens on another task."""
-    async with asyncio.timeout(10.0):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 def test_a_failure_before_the_first_chunk_is_taken_over(pool, recorder):
@@ -203,104 +195,6 @@ async def test_event_streams_show_the_routed_run_and_the_models_own(pool):
         if e["event"] == "on_chat_model_stream"
     ]
     assert "".join(pieces) == "From the best."
-
-
-class TestVersion3:
-    """Streams of the event protocol are the chosen model's own."""
-
-    def test_the_message_carries_the_record(self, pool, recorder, load_of):
-        model = pool()
-        usage = UsageMetadataCallbackHandler()
-        stream = model.stream_events(
-            "q", {"callbacks": [recorder, usage]}, version="v3"
-        )
-        assert load_of(model) == 1
-        assert "".join(stream.text) == "From the best."
-        record = stream.output.response_metadata["mixllm"]
-        assert record["candidate"] == "best"
-        assert record["cost"] == pytest.approx(14e-6)
-        assert load_of(model) == 0
-        assert recorder.kinds == {"chain": 1, "llm": 1}
-        assert recorder.named("MixLLM")[0]["ended"] == "ok"
-        assert usage.usage_metadata["best-2024"]["total_tokens"] == 12
-        outcome = model.router._ledger.get(record["decision_id"]).outcome
-        assert outcome.time_to_first_token_seconds is not None
-
-    async def test_the_awaited_message_carries_the_record(
-        self, pool, recorder, load_of
-    ):
-        model = pool()
-        stream = await model.astream_events(
-            "q", {"callbacks": [recorder]}, version="v3"
-        )
-        message = await stream.output
-        assert message.response_metadata["mixllm"]["candidate"] == "best"
-        assert load_of(model) == 0
-        await until(lambda: recorder.named("MixLLM")[0]["ended"])
-        assert recorder.named("MixLLM")[0]["ended"] == "ok"
-
-    def test_a_failure_is_raised_and_cools_the_candidate_down(
-        self, pool, recorder, load_of
-    ):
-        model = pool(best={"errors": [ConnectionError("down")]})
-        stream = model.stream_events("q", {"callbacks": [recorder]}, version="v3")
-        with pytest.raises(ConnectionError):
-            _ = stream.output
-        assert load_of(model) == 0
-        assert recorder.named("MixLLM")[0]["ended"] == "ConnectionError"
-        assert "best" in model.dispatcher.cooldown.due()
-
-    async def test_an_awaited_failure_is_raised_too(self, pool, load_of):
-        model = pool(best={"errors": [ConnectionError("down")]})
-        stream = await model.astream_events("q", version="v3")
-        with pytest.raises(ConnectionError):
-            await stream.output
-        await until(lambda: load_of(model) == 0)
-
-    def test_a_stream_that_nobody_reads_is_released_when_it_goes(self, pool, load_of):
-        model = pool()
-        stream = model.stream_events("q", version="v3")
-        assert load_of(model) == 1
-        del stream
-        gc.collect()
-        assert load_of(model) == 0
-
-    async def test_a_closed_stream_is_released(self, pool, load_of):
-        model = pool(best={"delay_seconds": 30.0})
-        stream = await model.astream_events("q", version="v3")
-        reading = asyncio.create_task(anext(aiter(stream.text)))
-        await asyncio.sleep(0.02)
-        await stream.aclose()
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        await until(lambda: load_of(model) == 0)
-        assert not model.dispatcher.cooldown.due()
-
-    def test_tools_are_bound_there_too(self, pool):
-        def add(a: int, b: int) -> int:
-            """Add two numbers."""
-            return a + b
-
-        bound = pool(best={"answers": None}).bind_tools([add])
-        stream = bound.stream_events("2 and 3", version="v3")
-        (call,) = stream.output.tool_calls
-        assert call["args"] == {"a": 2, "b": 3}
-        assert stream.output.response_metadata["mixllm"]["candidate"] == "best"
-
-    async def test_what_a_parser_cannot_stream_is_refused_as_of_every_model(
-        self, pool, recorder, load_of
-    ):
-        model = pool()
-        chat = model.with_structured_output({"title": "A", "type": "object"})
-        config = {"callbacks": [recorder]}
-        with pytest.raises(NotImplementedError):
-            chat.stream_events("q", config, version="v3")
-        with pytest.raises(NotImplementedError):
-            await chat.astream_events("q", config, version="v3")
-        assert load_of(model) == 0
-        assert [r["ended"] for r in recorder.named("MixLLM")] == [
-            "NotImplementedError"
-        ] * 2
 
 
 async def test_stop_words_reach_every_kind_of_stream(pool):

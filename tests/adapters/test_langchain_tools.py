@@ -6,7 +6,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import Runnable
-from langchain_core.tools import tool
+from langchain_core.tools import BaseTool, tool
 from pydantic import BaseModel
 
 from mixllm_integrations.core.errors import NoCandidateError
@@ -26,10 +26,37 @@ class Person(BaseModel):
     name: str
 
 
+class Typed(typing.TypedDict):
+    """A person."""
+
+    name: str
+
+
+class Adder(BaseTool):
+    """A tool of a class of its own."""
+
+    name: str = "add"
+    description: str = "Add two numbers."
+
+    def _run(self, a: int, b: int) -> int:
+        return a + b
+
+
+def plain(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
 FORMS = {
     "tool": add,
+    "tool class": Adder(),
+    "function": plain,
     "class": Person,
+    "typed dict": Typed,
     "dict": {"name": "look", "description": "Look.", "parameters": {}},
+    "openai": {"type": "function", "function": {"name": "look", "parameters": {}}},
+    "anthropic": {"name": "look", "input_schema": {"type": "object"}},
+    "schema": {"title": "look", "description": "Look.", "type": "object"},
 }
 
 
@@ -80,9 +107,40 @@ def test_tools_of_every_form_reach_the_model_in_its_own_form(pool, asked, form):
     assert call.kwargs["tools"][0]["type"] == "function"
 
 
+def test_tools_bound_later_replace_those_bound_before(pool, asked):
+    model, bare = pool(), ScriptedChatModel()
+    twice = model.bind_tools([add], tool_choice="any").bind_tools([Person])
+    twice.invoke("q")
+    bare.bind_tools([add], tool_choice="any").bind_tools([Person]).invoke("q")
+    (call,) = asked(model, "best")
+    assert call.kwargs == bare.calls[0].kwargs
+
+
+def test_a_schema_asked_of_bound_tools_replaces_them_as_with_any_model(pool, asked):
+    model, bare = pool(), ScriptedChatModel()
+    for chat in (model, bare):
+        chat.bind_tools([add]).with_structured_output(Person).invoke("Ada")
+    (call,) = asked(model, "best")
+    assert call.kwargs == bare.calls[0].kwargs
+
+
+def test_a_retry_around_bound_tools_keeps_them(pool):
+    failing = {"errors": [TimeoutError()], "answers": None}
+    chain = pool(best=failing, second=failing, cooldown_seconds=0).bind_tools([add])
+    answer = chain.with_retry(wait_exponential_jitter=False).invoke("2 and 3")
+    assert answer.tool_calls[0]["args"] == {"a": 2, "b": 3}
+
+
 @pytest.mark.parametrize(
     "choice",
-    ["any", "add", True, {"type": "function", "function": {"name": "add"}}],
+    [
+        "any",
+        "required",
+        "auto",
+        "add",
+        True,
+        {"type": "function", "function": {"name": "add"}},
+    ],
 )
 def test_the_choice_of_a_tool_and_other_arguments_are_forwarded(pool, asked, choice):
     model = pool()

@@ -15,7 +15,7 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     TextBlock,
 )
-from llama_index.core.llms import LLM
+from llama_index.core.llms import LLM, MockLLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.rate_limiter import BaseRateLimiter
 
@@ -26,7 +26,9 @@ from mixllm_integrations import (
     Router,
     UnknownDecisionError,
 )
+from mixllm_integrations.core.encoder import StaticEncoder
 from mixllm_integrations.llama_index import CandidateLLM, MixLLM
+from mixllm_integrations.serving import RoutedCall
 from mixllm_integrations.store import open_store
 from mixllm_integrations.testing import ScriptedLLM
 
@@ -419,6 +421,76 @@ class TestLoad:
         assert load(llm) == {"one": 0.0}
 
 
+class SlowEncoder:
+    """An encoder that tells where it works, and may be held up."""
+
+    def __init__(self):
+        self._inner = StaticEncoder.load()
+        self.id, self.revision = self._inner.id, self._inner.revision
+        self.dimension = self._inner.dimension
+        self.threads = []
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.open.set()
+
+    def encode(self, texts):
+        self.threads.append(threading.get_ident())
+        self.entered.set()
+        assert self.open.wait(20.0)
+        return self._inner.encode(texts)
+
+
+class TestASlowEncoder:
+    def pool(self, *entries, **settings):
+        encoder = SlowEncoder()
+        router = Router([entry.candidate for entry in entries], encoder=encoder)
+        return MixLLM(entries, router=router, **settings), encoder
+
+    @pytest.mark.parametrize("mode", [mode for mode in MODES if mode[0] == "a"])
+    def test_an_event_loop_does_not_wait_for_it(self, mode):
+        llm, encoder = self.pool(large(answers=["it is four"]))
+        assert text_of(ask(llm, mode)[-1]) == "it is four"
+        assert encoder.threads
+        assert threading.get_ident() not in encoder.threads
+
+    @pytest.mark.parametrize("mode", [mode for mode in MODES if mode[0] == "a"])
+    def test_nor_where_another_candidate_steps_in(self, mode):
+        down = large(errors=[TimeoutError("late")])
+        llm, encoder = self.pool(small(), down, willingness_to_pay=QUALITY_FIRST)
+        answer = ask(llm, mode)[-1]
+        assert len(record_of(answer)["attempts"]) == 1
+        assert threading.get_ident() not in encoder.threads
+
+    async def test_a_call_that_is_cancelled_meanwhile_is_no_load(self, monkeypatch):
+        chosen = CandidateLLM(
+            llm=ScriptedLLM(),
+            name="one",
+            input_cost_per_million_tokens=1.0,
+            output_cost_per_million_tokens=1.0,
+            time_to_first_token_seconds=1.0,
+            seconds_per_output_token=0.1,
+            max_concurrency=1,
+        )
+        llm, encoder = self.pool(chosen)
+        released = threading.Event()
+        abandon = RoutedCall.abandon
+
+        def watched(call):
+            abandon(call)
+            released.set()
+
+        monkeypatch.setattr(RoutedCall, "abandon", watched)
+        encoder.open.clear()
+        task = asyncio.create_task(llm.acomplete("hello"))
+        assert await asyncio.to_thread(encoder.entered.wait, 20.0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        encoder.open.set()
+        assert await asyncio.to_thread(released.wait, 20.0)
+        assert load(llm) == {"one": 0.0}
+        assert chosen.llm.calls == []
+
+
 class TestFeedback:
     def llm(self):
         return MixLLM([large(answers=["it is four"])])
@@ -532,6 +604,16 @@ class TestConstruction:
         assert one.record_feedback(two.complete("hello"), 1.0)
 
 
+def mock_entries():
+    """Return candidates that a pickle can hold."""
+    return [
+        CandidateLLM(
+            llm=MockLLM(max_tokens=3), name=name, prior_quality=quality, **FREE
+        )
+        for name, quality in (("poor", 0.2), ("good", 0.9))
+    ]
+
+
 class TestCopies:
     @pytest.mark.parametrize(
         "copied",
@@ -560,9 +642,39 @@ class TestCopies:
         assert copy.deepcopy(MixLLM([kept])).complete("Hello").text
 
     @pytest.mark.parametrize("copied", [lambda llm: llm, copy.deepcopy])
-    def test_pickling_is_an_error_that_says_how_to_keep_what_was_learned(self, copied):
-        with pytest.raises(ConfigurationError, match=r"Router\.save"):
-            pickle.dumps(copied(MixLLM([small(), large()])))
+    def test_a_pickle_has_a_router_of_its_own_with_what_was_learned(self, copied):
+        llm = MixLLM(mock_entries(), cooldown_seconds=3.0, system_prompt="Be brief.")
+        answer = llm.complete("hello")
+        other = pickle.loads(pickle.dumps(copied(llm)))  # noqa: S301
+        assert other.router is not llm.router
+        assert (other.system_prompt, other._cooldown_seconds) == ("Be brief.", 3.0)
+        for each in (llm, other):
+            assert each.record_feedback(answer, 1.0)
+        question = [f"hello {i}" for i in range(3)]
+        here, there = (each.router.predict(question).quality for each in (llm, other))
+        assert here.tolist() == there.tolist()
+
+    def test_what_holds_it_takes_it_to_another_process(self):
+        from llama_index.core.extractors import TitleExtractor
+
+        held = TitleExtractor(llm=MixLLM(mock_entries()))
+        other = pickle.loads(pickle.dumps(held))  # noqa: S301
+        assert record_of(other.llm.complete("hello"))["candidate"] == "good"
+
+    def test_an_opened_store_cannot_be_pickled(self, tmp_path):
+        with open_store(f"sqlite:///{tmp_path.as_posix()}/events.db") as store:
+            llm = MixLLM(mock_entries(), store=store)
+            with pytest.raises(ConfigurationError, match=r"SQLStore.*URL"):
+                pickle.dumps(llm)
+
+    def test_a_candidate_that_cannot_be_pickled_is_named(self):
+        class Tied(MockLLM):
+            def __reduce__(self):
+                raise TypeError("cannot pickle 'RLock' object")
+
+        llm = MixLLM([CandidateLLM(llm=Tied(), name="tied", **FREE)])
+        with pytest.raises(ConfigurationError, match=r"'tied'.*Router\.load"):
+            pickle.dumps(llm)
 
     def test_what_it_learned_goes_on_by_way_of_the_router(self, tmp_path):
         llm = MixLLM([small(), large()], willingness_to_pay=QUALITY_FIRST)

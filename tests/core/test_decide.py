@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mixllm_integrations.core.policy import hard_limits
+from mixllm_integrations.core.limits import Terms, hard_limits
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate, Outcome
 
@@ -24,23 +24,22 @@ def test_the_short_way_excludes_whom_the_hard_limits_exclude(
 ):
     decider = Router(CANDIDATES)._decider
     cost = np.array([1e-5, 1e-4, 1e-3])
-    limits = {"requires": requires, "among": among, "max_cost_per_query": most}
+    terms = Terms(requires=requires, among=among, max_cost_per_query=most)
     wanted = hard_limits(
         CANDIDATES,
         cost=cost,
         input_tokens=tokens,
         input_tokens_are_estimated=not is_given,
-        **limits,
+        terms=terms,
     )
-    assert decider._excluded(cost, tokens, is_given=is_given, **limits) == wanted
+    assert decider._excluded(cost, tokens, is_given=is_given, terms=terms) == wanted
 
 
 def test_an_unknown_cost_is_above_any_limit():
     decider = Router(CANDIDATES)._decider
     cost = np.array([np.nan, 0.0, 0.0])
-    excluded = decider._excluded(
-        cost, 1, is_given=True, requires=(), among=None, max_cost_per_query=1.0
-    )
+    terms = Terms(max_cost_per_query=1.0)
+    excluded = decider._excluded(cost, 1, is_given=True, terms=terms)
     assert set(excluded) == {"tiny"}
 
 
@@ -78,3 +77,63 @@ def test_the_factors_at_hand_are_those_of_the_outcomes_so_far():
         assert lengths.tolist() == [experience.lengths[n].value for n in names]
         assert costs.tolist() == [experience.costs[n].value for n in names]
     assert len(set(lengths)) == 3
+
+
+def test_a_discount_is_taken_off_the_cost_and_can_decide():
+    pair = [Candidate("known", 1.0, 0.0), Candidate("other", 0.9, 0.0)]
+    router = Router(pair, exploration=0.0, prior="none")
+    plain = router.route("a prompt", input_tokens=10_000)
+    assert plain.candidate == "other"
+    cut = router.route("a prompt", input_tokens=10_000, discounts={"known": 0.004})
+    assert cut.candidate == "known"
+    before, after = plain.scores["known"].cost, cut.scores["known"].cost
+    assert after == pytest.approx(before - 0.004)
+    assert cut.scores["other"].cost == plain.scores["other"].cost
+
+
+def test_a_discount_never_makes_a_cost_negative():
+    router = Router([Candidate("known", 1.0, 0.0)])
+    decision = router.route("a prompt", discounts={"known": 5.0})
+    assert decision.prediction.cost == 0.0
+
+
+def test_a_discount_that_was_foreseen_teaches_no_lower_price():
+    router = Router([Candidate("known", 1.0, 0.0)])
+    for _ in range(20):
+        decision = router.route(
+            "a prompt", input_tokens=10_000, discounts={"known": 0.004}
+        )
+        outcome = Outcome(10_000, 5, cost=0.006)
+        router.record_outcome(decision.id, outcome)
+    later = router.route("a prompt", input_tokens=10_000)
+    assert later.prediction.cost == pytest.approx(0.01)
+
+
+def test_the_highest_cost_of_one_query_goes_before_that_of_the_router():
+    router = Router(CANDIDATES, max_cost_per_query=1e-9)
+    decision = router.route("a prompt", max_cost_per_query=1.0)
+    assert not decision.excluded
+
+
+def test_the_tolerance_of_one_query_changes_its_penalty_alone():
+    slow = Candidate("slow", 1.0, 1.0, seconds_per_output_token=0.1, max_concurrency=1)
+    router = Router([slow], waiting_tolerance_seconds=1_000.0)
+    router.route("a prompt")
+    patient = router.route("a prompt", charge_load=False).prediction
+    hurried = router.route(
+        "a prompt", waiting_tolerance_seconds=10.0, charge_load=False
+    ).prediction
+    assert patient.waiting_seconds == hurried.waiting_seconds > 0
+    assert hurried.waiting_penalty > patient.waiting_penalty > 0
+
+
+def test_a_head_start_is_worth_as_much_quality_and_no_more():
+    pair = [
+        Candidate("known", 1.0, 1.0, prior_quality=0.50),
+        Candidate("better", 1.0, 1.0, prior_quality=0.55),
+    ]
+    router = Router(pair, exploration=0.0, prior="none")
+    assert router.route("q", head_start={"known": 0.06}).candidate == "known"
+    assert router.route("q", head_start={"known": 0.04}).candidate == "better"
+    told = router.route("q", head_start={"known": 0.06}).scores
+    assert told["known"].quality == pytest.approx(0.50)

@@ -1,4 +1,6 @@
+import copy
 import inspect
+import pickle
 
 import pytest
 
@@ -69,3 +71,23 @@ def test_no_candidate_at_all_says_to_pass_one():
 
 def test_a_lookup_error_is_shown_as_text_not_as_a_quoted_key():
     assert not str(UnknownCandidateError("x")).startswith(('"', "'"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigurationError("a bad value"),
+        NoCandidateError({"small": "has no tools"}),
+        NoCandidateError(),
+        UnknownCandidateError("gpt-5", ("small", "large")),
+        UnknownDecisionError("abc"),
+        StateFormatError("damaged"),
+        NotFittedError("call fit first"),
+    ],
+)
+def test_an_error_comes_out_of_another_process_as_it_was(error):
+    error.add_note("on worker 3")
+    for copied in (copy.copy, lambda e: pickle.loads(pickle.dumps(e))):  # noqa: S301
+        other = copied(error)
+        assert (type(other), str(other)) == (type(error), str(error))
+        assert vars(other) == vars(error)

@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -384,3 +385,52 @@ def test_the_oldest_call_is_released_for_one_too_many(monkeypatch, clock):
     model.finish("d0")  # released already
     model.finish("d1")
     assert (model.in_flight("a"), model.in_flight("b")) == (0, 2)
+
+
+# --- a candidate that declares something new -----------------------------------
+
+
+def test_a_replaced_candidate_keeps_its_calls(waiting):
+    mine = start(waiting, "fast", 5)
+    waiting.replace(FAST, replace(FAST, input_cost_per_million_tokens=9.0))
+    assert waiting.in_flight("fast") == 5
+    assert wait(waiting) == pytest.approx(4.0)
+    for decision_id in mine:
+        waiting.finish(decision_id)
+    assert waiting.in_flight("fast") == 0
+
+
+@pytest.mark.parametrize("candidate", [FAST, UNKNOWN], ids=lambda c: c.name)
+def test_a_replaced_candidate_keeps_the_speed_that_was_measured(clock, candidate):
+    model = WaitingModel(clock=clock, smoothing=1.0)
+    candidate = replace(candidate, max_concurrency=1)
+    model.add(candidate)
+    (call,) = start(model, candidate.name, 1)
+    model.finish(call, answer(100, latency=7.0, first=4.0))
+    model.replace(candidate, replace(candidate, tools=False))
+    assert speed(model, candidate.name) == pytest.approx([4.0, 7.0])
+
+
+def test_a_speed_that_is_declared_no_more_stays_known(waiting):
+    slim = Candidate("fast", 1, 1, max_concurrency=1)
+    waiting.replace(FAST, slim)
+    assert speed(waiting, "fast") == pytest.approx([1.0, 2.0])
+
+
+def test_a_speed_and_a_concurrency_that_are_new_take_effect_at_once(waiting):
+    start(waiting, "fast", 5)
+    waiting.replace(FAST, replace(FAST, time_to_first_token_seconds=3.0))
+    assert wait(waiting) == pytest.approx(8.0)  # (3 + 100·0.01) · 4 / 2
+    slow = replace(FAST, time_to_first_token_seconds=3.0, seconds_per_output_token=0.02)
+    waiting.replace(replace(slow, seconds_per_output_token=0.01), slow)
+    assert wait(waiting) == pytest.approx(10.0)
+    waiting.replace(slow, replace(slow, max_concurrency=1))
+    assert wait(waiting) == pytest.approx(25.0)
+    waiting.replace(slow, replace(slow, max_concurrency=None))
+    assert wait(waiting) == pytest.approx(2.5)  # 4 at once are assumed
+
+
+def test_one_that_is_not_watched_cannot_be_replaced(waiting):
+    who = Candidate("who", 1, 1)
+    with pytest.raises(UnknownCandidateError, match="'who'"):
+        waiting.replace(who, who)

@@ -1,6 +1,7 @@
 """Routers whose choice is known beforehand, under a clock that stands still."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -63,3 +64,11 @@ def watched_dispatcher(
         return Dispatcher(watched, clock=clock, **settings)
 
     return make
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What a call hangs at until the test ends."""
+    opened = threading.Event()
+    yield opened
+    opened.set()

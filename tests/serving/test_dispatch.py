@@ -284,7 +284,7 @@ def test_a_negative_cooldown_is_refused(ranked_router):
 
 
 def test_a_willingness_to_pay_holds_for_one_call_and_its_failovers(dispatcher):
-    call = dispatcher.begin("q", willingness_to_pay=7.0)
+    call = dispatcher.begin("q", options=CallOptions(willingness_to_pay=7.0))
     assert call.decision.willingness_to_pay == 7.0
     assert call.fail(TimeoutError())
     assert call.decision.willingness_to_pay == 7.0

@@ -1,15 +1,19 @@
 """The router over an adapter's candidates."""
 
+import contextlib
 import gc
 import logging
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
+from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate
-from mixllm_integrations.serving.pool import dispatcher_over, router_over
+from mixllm_integrations.serving.pool import dispatcher_over, enrol, router_over
 
 SMALL, LARGE = Candidate("small", 0.1, 0.4), Candidate("large", 5.0, 15.0)
 
@@ -79,3 +83,54 @@ def test_a_dispatcher_that_nobody_uses_is_forgotten_with_its_router(clock):
     del router
     gc.collect()
     assert gone() is None
+
+
+class Watched(Router):
+    """Asks who competes whenever somebody is added, replaced or removed."""
+
+    def _adopt(self, knowledge, experience):
+        super()._adopt(knowledge, experience)
+        self.route("Who competes?", among=["small"], charge_load=False)
+
+
+def test_a_candidate_with_a_new_price_competes_all_the_while():
+    router = Watched([SMALL, LARGE])
+    enrol(router, [replace(SMALL, output_cost_per_million_tokens=0.8)])
+    assert router.candidates[0].output_cost_per_million_tokens == 0.8
+
+
+def test_the_calls_of_a_candidate_with_a_new_price_stay_its_load():
+    router = Router([SMALL, LARGE])
+    router.route("Hello?", among=["small"])
+    enrol(router, [replace(SMALL, output_cost_per_million_tokens=0.8)])
+    assert router._waiting.in_flight("small") == 1
+
+
+def test_one_that_was_removed_a_moment_ago_is_added():
+    class Hasty(Router):
+        def replace_candidate(self, candidate):
+            self.remove_candidate(candidate.name)
+            super().replace_candidate(candidate)
+
+    router = Hasty([SMALL, LARGE])
+    dearer = replace(SMALL, output_cost_per_million_tokens=0.8)
+    enrol(router, [dearer])
+    assert router.candidates == (LARGE, dearer)
+
+
+def test_two_models_may_bring_the_same_newcomer_at_once():
+    both = threading.Barrier(2)
+
+    class Slow(Router):
+        def add_candidate(self, candidate):
+            if candidate.name == "large":
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    both.wait(timeout=0.2)
+            super().add_candidate(candidate)
+
+    router = Slow([SMALL])
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(enrol, router, [SMALL, LARGE]) for _ in range(2)]
+        for future in futures:
+            future.result(timeout=30)
+    assert router.candidates == (SMALL, LARGE)

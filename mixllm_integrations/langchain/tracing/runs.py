@@ -4,7 +4,9 @@ Opening it costs microseconds even if nobody listens, so without a handler it
 is left out.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -16,33 +18,86 @@ from langchain_core.callbacks import (
 )
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tracers import BaseTracer
+from langchain_core.utils.uuid import uuid7
 
+from mixllm_integrations.langchain.tracing.telemetry import CallSpan, open_span
 from mixllm_integrations.serving import RECORD_KEY
 
 if TYPE_CHECKING:
+    from mixllm_integrations.langchain.calls.request import Request
     from mixllm_integrations.langchain.pool import ModelPool
 
-__all__ = ["RUN_NAME", "AsyncChainRun", "ChainRun"]
+__all__ = ["RUN_NAME", "AsyncChainRun", "ChainRun", "inside"]
 
 RUN_NAME = "MixLLM"
 
 _OWN_KEYS = ("run_name", "run_id", "callbacks")
+_NO_RUN: AbstractContextManager[None] = nullcontext()
 M = TypeVar("M", CallbackManager, AsyncCallbackManager)
+
+
+class _Inside:
+    """Makes a config the one that surrounds what is called; see `inside`."""
+
+    __slots__ = ("_config", "_token")
+
+    def __init__(self, config: RunnableConfig) -> None:
+        self._config = config.copy()
+        self._config.pop("run_id", None)  # one run has it, not all that it starts
+
+    def __enter__(self) -> None:
+        self._token = var_child_runnable_config.set(self._config)
+
+    def __exit__(self, *_: object) -> None:
+        var_child_runnable_config.reset(self._token)
+
+
+def inside(config: RunnableConfig) -> AbstractContextManager[None]:
+    """Call a model as a step of a run, as a sequence calls its own steps.
+
+    A bound model merges its config with that of the step which surrounds it,
+    and of two parents takes the one found there.
+
+    Parameters
+    ----------
+    config
+        What the model is called with.
+
+    Returns
+    -------
+    AbstractContextManager
+        In which to call it.
+    """
+    return _Inside(config) if config.get("callbacks") is not None else _NO_RUN
 
 
 class _Run:
     """What both kinds of runs know: the config, and who listens."""
 
-    __slots__ = ("_config", "_manager", "_named", "record")
+    __slots__ = (
+        "_config",
+        "_inside",
+        "_manager",
+        "_named",
+        "_run_ids",
+        "record",
+        "span",
+    )
 
     def __init__(
-        self, config: RunnableConfig, manager: BaseCallbackManager, named: str
+        self, config: RunnableConfig, manager: BaseCallbackManager, model: "ModelPool"
     ) -> None:
         self._config = config
         self._manager = manager
-        self._named = named
+        self._named = model.name or RUN_NAME
+        self._run_ids = model.run_ids
+        self._inside: UUID | None = None
         #: Stands in the run's metadata; what is put into it is seen there.
         self.record: dict[str, Any] = {}
+        #: What OpenTelemetry is told, whether or not anybody listens.
+        self.span: CallSpan = open_span(config)
 
     @property
     def heard(self) -> bool:
@@ -58,6 +113,50 @@ class _Run:
             "run_id": self._config.get("run_id"),
         }
 
+    def follow(self, request: "Request") -> None:
+        """Hear of every decision of a request, and show its record in the run.
+
+        Parameters
+        ----------
+        request
+            What is being answered; the first decision is made.
+        """
+        request.follow, request.seen = self.note, self.record
+        self.note(request.call.decision.id)
+
+    def note(self, decision_id: str, *run_ids: UUID | None) -> None:
+        """Remember to which decision these runs lead, for feedback on them.
+
+        Parameters
+        ----------
+        decision_id
+            The decision in force.
+        *run_ids
+            Those beside the one that the caller gave, and the run around it.
+        """
+        given, around = self._config.get("run_id"), self._manager.parent_run_id
+        root = None if around is None else self._root_of(around)
+        self._run_ids.note(decision_id, given, root, around, self._inside, *run_ids)
+
+    def _root_of(self, run_id: UUID) -> UUID | None:
+        """Return the outermost run, which a tracer knows if there is one."""
+        for handler in self._manager.handlers:
+            if isinstance(handler, BaseTracer):
+                found = handler.order_map.get(run_id)
+                if found is not None:
+                    return found[0]
+        return None
+
+    def _ended(
+        self,
+        output: object,
+        record: dict[str, Any],
+        run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun | None,
+    ) -> None:
+        """Tell those who need no callback that the call was answered."""
+        self.span.end(output)
+        self.note(record["decision_id"], None if run is None else run.run_id)
+
     def _outputs(self, output: object, record: dict[str, Any]) -> dict[str, Any]:
         self.record.update(record)
         return {"output": output, RECORD_KEY: record}
@@ -68,6 +167,8 @@ class _Run:
         config = self._config.copy()
         for key in _OWN_KEYS:
             config.pop(key, None)  # type: ignore[misc]
+        # The model would give its run such an id anyway; now it is known here.
+        config["run_id"] = self._inside = uuid7()
         if watch is not None:
             parent = self._manager.copy() if parent is None else parent
             parent.add_handler(watch)
@@ -93,7 +194,7 @@ class ChainRun(_Run):
 
     def __init__(self, model: "ModelPool", config: RunnableConfig) -> None:
         manager = _configured(CallbackManager, model, config)
-        super().__init__(config, manager, model.name or RUN_NAME)
+        super().__init__(config, manager, model)
         self._run: CallbackManagerForChainRun | None = None
 
     def start(self, messages: list[BaseMessage], record: dict[str, Any] | None) -> None:
@@ -138,6 +239,7 @@ class ChainRun(_Run):
         record
             Its routing record.
         """
+        self._ended(output, record, self._run)
         if self._run is not None:
             self._run.on_chain_end(self._outputs(output, record))
 
@@ -149,6 +251,7 @@ class ChainRun(_Run):
         error
             What is raised to the caller.
         """
+        self.span.fail(error)
         if self._run is not None:
             self._run.on_chain_error(error)
 
@@ -168,7 +271,7 @@ class AsyncChainRun(_Run):
 
     def __init__(self, model: "ModelPool", config: RunnableConfig) -> None:
         manager = _configured(AsyncCallbackManager, model, config)
-        super().__init__(config, manager, model.name or RUN_NAME)
+        super().__init__(config, manager, model)
         self._run: AsyncCallbackManagerForChainRun | None = None
 
     async def start(
@@ -188,11 +291,13 @@ class AsyncChainRun(_Run):
 
     async def end(self, output: object, record: dict[str, Any]) -> None:
         """Close the run; see `ChainRun.end`."""
+        self._ended(output, record, self._run)
         if self._run is not None:
             await self._run.on_chain_end(self._outputs(output, record))
 
     async def fail(self, error: BaseException) -> None:
         """Close the run with an error; see `ChainRun.fail`."""
+        self.span.fail(error)
         if self._run is not None:
             await self._run.on_chain_error(error)
 

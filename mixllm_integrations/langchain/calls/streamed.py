@@ -6,8 +6,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
 from langchain_core.runnables import AddableDict
 
-from mixllm_integrations.langchain.messages import spent_on, with_record, with_usage
-from mixllm_integrations.langchain.request import Request
+from mixllm_integrations.langchain.calls.messages import (
+    spent_on,
+    with_record,
+    with_usage,
+)
+from mixllm_integrations.langchain.calls.request import Request
 from mixllm_integrations.serving import RECORD_KEY
 
 __all__ = ["StreamedAnswer"]

@@ -4,40 +4,52 @@ Everything here is free of waiting, so the synchronous and the asynchronous
 methods of the model share it.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, LLMResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from mixllm_integrations.core.errors import ConfigurationError
-from mixllm_integrations.core.types import Requirement
 from mixllm_integrations.langchain.binding import BINDING, Binding, SchemaBinding
-from mixllm_integrations.langchain.messages import (
+from mixllm_integrations.langchain.calls.control import wish_of
+from mixllm_integrations.langchain.calls.messages import (
     Spent,
-    loop_candidate,
     spent_on,
     turns_of,
     with_record,
-    with_vision,
 )
-from mixllm_integrations.langchain.seats import Seat
+from mixllm_integrations.langchain.candidates.needs import needs_of
+from mixllm_integrations.langchain.candidates.seats import Seat
+from mixllm_integrations.langchain.history import adapted
 from mixllm_integrations.serving import (
-    CallOptions,
+    CacheUse,
     RoutedCall,
     conversation_tokens,
     routed_text,
     text_tokens,
+)
+from mixllm_integrations.serving.errors import (
+    answered_badly,
+    is_from_callback,
+    usage_of_error,
 )
 
 if TYPE_CHECKING:
     from mixllm_integrations.langchain.pool import ModelPool
 
 __all__ = ["Request", "UsageWatch"]
+
+_MANY_MESSAGES = 500  # to read them all takes longer than a loop should wait
+
+
+def _nobody(decision_id: str) -> None:
+    """Hear of a decision, and do nothing."""
 
 
 class UsageWatch(BaseCallbackHandler):
@@ -81,6 +93,8 @@ class Request:
         Stop words of this call.
     kwargs
         Its other arguments.
+    config
+        Its config, complete.
 
     Attributes
     ----------
@@ -94,9 +108,14 @@ class Request:
         "_arguments",
         "_binding",
         "_call",
+        "_config",
         "_model",
+        "follow",
         "messages",
         "prompt",
+        "record",
+        "seen",
+        "spent",
         "watch",
     )
 
@@ -106,14 +125,22 @@ class Request:
         given: LanguageModelInput,
         stop: list[str] | None,
         kwargs: dict[str, Any],
+        config: RunnableConfig,
     ) -> None:
         self._model = model
+        self._config = config
         self._binding: Binding | None = kwargs.pop(BINDING, None)
         if stop is not None:
             kwargs["stop"] = stop
         self._arguments = kwargs
         self._call: RoutedCall | None = None
         self.watch: UsageWatch | None = None
+        self.spent: Spent | None = None
+        self.record: dict[str, Any] | None = None
+        #: Told which decision is in force after each change of it.
+        self.follow: Callable[[str], None] = _nobody
+        #: The record as those see it who listen.
+        self.seen: dict[str, Any] = {}
         self.prompt = model._convert_input(given)  # noqa: SLF001 - as every model
         self.messages: list[BaseMessage] = self.prompt.to_messages()
 
@@ -134,37 +161,57 @@ class Request:
         """
         model = self._model
         query, input_tokens = self._query()
-        worth = self._arguments.pop("willingness_to_pay", model.willingness_to_pay)
-        options, among = self._choice()
+        needs = needs_of(self.messages, self._binding, self._arguments)
+        wish = wish_of(model, self.messages, self._arguments, self._config, needs)
         self._call = model.dispatcher.begin(
             query,
             input_tokens=input_tokens,
-            requires=self._requires(),
-            among=among,
-            options=options,
-            willingness_to_pay=worth,
+            requires=wish.requires,
+            among=wish.among,
+            options=wish.options,
         )
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether deciding may take longer than an event loop should wait."""
+        return self._model.decides_slowly or len(self.messages) > _MANY_MESSAGES
+
+    def dry_answer(self) -> Any:  # noqa: ANN401
+        """Return what stands for the answer of a call that only decides.
+
+        Returns
+        -------
+        object
+            ``None`` if somebody is to be asked. Else a message that explains the
+            decision, where raw messages are returned together with what was
+            parsed as that.
+        """
+        if not self.call.is_dry:
+            return None
+        told = AIMessage(self.call.decision.explain())
+        if self.returns_raw:
+            return {"raw": told, "parsed": None, "parsing_error": None}
+        return told
 
     def decided(self) -> dict[str, Any]:
         """Return the part of the routing record that is known from the start."""
-        decision = self.call.decision
-        expected = decision.prediction
-        return {
-            "decision_id": decision.id,
-            "candidate": decision.candidate,
-            "predicted_quality": float(expected.quality),
-            "predicted_cost": float(expected.cost),
-            "willingness_to_pay": float(decision.willingness_to_pay),
-        }
+        record = self.call.record()
+        for unknown in ("cost", "attempts"):
+            del record[unknown]
+        scores = self.call.decision.scores
+        record["predicted_costs"] = {name: scores[name].cost for name in scores}
+        return record
 
-    def target(self) -> tuple[Runnable[Any, Any], dict[str, Any], float | None]:
+    def target(
+        self,
+    ) -> tuple[Runnable[Any, Any], LanguageModelInput, dict[str, Any], float | None]:
         """Return what is to be called now.
 
         Returns
         -------
         tuple
-            The chosen model with its tools or schema bound, the arguments of
-            the call, and how long to wait in seconds.
+            The chosen model with its tools or schema bound, what it is asked,
+            the arguments of the call, and how long to wait in seconds.
 
         Raises
         ------
@@ -178,12 +225,25 @@ class Request:
             except Exception as error:  # noqa: BLE001 - raised if nobody is left
                 if not self.call.decline(error):
                     raise self.call.failure() from None
+                self.follow(self.call.decision.id)
         if isinstance(self._binding, SchemaBinding):
             self.watch = UsageWatch()
         arguments = self._arguments
         if chosen.arguments:
             arguments = {**chosen.arguments, **arguments}
-        return bound, arguments, chosen.timeout_seconds
+        return bound, self._prompt_for(chosen), arguments, chosen.timeout_seconds
+
+    def _prompt_for(self, chosen: Seat) -> LanguageModelInput:
+        """Return the prompt as the chosen candidate can read it."""
+        if len(self.messages) == 1 and type(self.messages[0].content) is str:
+            return self.prompt
+        messages = adapted(
+            self.messages,
+            provider=chosen.provider,
+            providers=self._model.seating.providers,
+            candidate=self.call.candidate,
+        )
+        return self.prompt if messages is self.messages else messages
 
     def _bound(self, name: str) -> tuple[Seat, Runnable[Any, Any]]:
         chosen = self._model.seat(name)
@@ -205,11 +265,13 @@ class Request:
             If nobody is left: the error itself if one candidate was tried,
             else an `ExceptionGroup`.
         """
-        if self._has_answered():
-            self.succeeded(self.watched())
+        if self._is_settled(error):
             raise error
-        if not self.call.fail(error):
+        goes_on = self.call.fail(error)
+        self.seen.update(self.call.record())
+        if not goes_on:
             raise self.call.failure()
+        self.follow(self.call.decision.id)
 
     def broken(self, error: Exception) -> None:
         """Report that an answer broke off, after a part was handed on.
@@ -219,10 +281,21 @@ class Request:
         error
             What the candidate raised.
         """
-        if self._has_answered():
-            self.succeeded(self.watched())
-        else:
+        if not self._is_settled(error):
             self.call.break_off(error)
+
+    def _is_settled(self, error: Exception) -> bool:
+        """Report what an error really was, if it was no failure of the candidate."""
+        if is_from_callback(error):  # the caller's own handler insists on it
+            self.call.abandon()
+        elif self._has_answered():
+            self.succeeded(self.watched())
+        elif answered_badly(error):  # it has answered, and is paid for
+            asked, said = usage_of_error(error) or (-1, 0)
+            self.succeeded(Spent(asked, said))
+        else:
+            return False
+        return True
 
     def answered(self, answer: Any) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
         """Report an answer that came as a whole.
@@ -263,18 +336,33 @@ class Request:
         asked = spent.input_tokens
         if asked < 0:
             asked = 0 if spent.cached else self.call.decision.input_tokens
-        return self.call.succeed(
+        self.spent = spent
+        self.record = self.call.succeed(
             input_tokens=asked,
             output_tokens=spent.output_tokens,
             cost=spent.cost,
             cached=spent.cached,
+            cache=CacheUse(spent.cache_read_tokens, spent.cache_write_tokens),
         )
+        used = {"input_tokens": asked, "output_tokens": spent.output_tokens}
+        self.seen.update(self.record, **used)
+        return self.record
 
     def watched(self) -> Spent:
         """Return what the watched LLM run used."""
         if self.watch is None:
             return Spent(-1, 0)
         return spent_on(self.watch.usage, self.watch.message)
+
+    @property
+    def chosen(self) -> BaseChatModel:
+        """The chat model whose turn it is, as it is called."""
+        return self._model.seat(self.call.candidate).model
+
+    @property
+    def answer(self) -> AIMessage | None:
+        """The message that was heard, if what is returned was parsed from it."""
+        return None if self.watch is None else self.watch.message
 
     @property
     def returns_raw(self) -> bool:
@@ -310,28 +398,3 @@ class Request:
                 f"{type(query).__name__}"
             )
         return query, tokens
-
-    def _requires(self) -> tuple[Requirement, ...]:
-        needed = self._binding.requires if self._binding is not None else ()
-        if self._arguments.get("tools") and "tools" not in needed:
-            needed = (*needed, "tools")
-        return (*needed, "vision") if with_vision(self.messages) else needed
-
-    def _choice(self) -> tuple[CallOptions, tuple[str, ...] | None]:
-        """Return what the caller asks of the choice, and who may be chosen."""
-        model, forced, among = self._model, None, self._model.among()
-        meant = model.meant_by(self._arguments.get("model"))
-        if meant:
-            self._arguments.pop("model")
-            if len(meant) == 1:
-                forced = meant[0]
-            else:  # several that share a model: the best of these
-                among = meant if among is None else tuple(set(among) & set(meant))
-        loop, limit = loop_candidate(self.messages), model.max_retries
-        if forced is None and loop is None and limit is None:
-            return _ANY, among
-        options = CallOptions(candidate=forced, prefer=loop, max_failovers=limit)
-        return options, among
-
-
-_ANY = CallOptions()

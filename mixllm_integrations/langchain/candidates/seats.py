@@ -10,7 +10,9 @@ from langchain_core.language_models import BaseChatModel
 from mixllm_integrations.core.errors import NoCandidateError
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate
+from mixllm_integrations.langchain.candidates.needs import Abilities
 from mixllm_integrations.langchain.capabilities import CandidateModel
+from mixllm_integrations.langchain.history import provider_of
 
 __all__ = ["SETTINGS", "Seat", "Seating", "seats_of"]
 
@@ -35,15 +37,21 @@ class Seat:
     ----------
     model
         The chat model; a copy of the one passed if settings were applied.
+    candidate
+        What was passed.
     arguments
         What each call is given.
     timeout_seconds
         How long to wait for it.
+    provider
+        Who serves it, where that is known.
     """
 
     model: BaseChatModel = field(repr=False)
+    candidate: CandidateModel = field(repr=False)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     timeout_seconds: float | None = None
+    provider: str | None = None
 
 
 class Seating:
@@ -62,9 +70,13 @@ class Seating:
     ----------
     by_name
         From the candidate's name to its seat.
+    providers
+        From the candidate's name to who serves it.
+    abilities
+        What each is known not to be capable of.
     """
 
-    __slots__ = ("_last", "_meant", "by_name")
+    __slots__ = ("_last", "_meant", "abilities", "by_name", "providers")
 
     def __init__(
         self,
@@ -74,6 +86,8 @@ class Seating:
     ) -> None:
         named = [(candidate.known_name(), candidate) for candidate in candidates]
         self.by_name = seats_of(named, settings, timeout_seconds)
+        self.providers = {name: seat.provider for name, seat in self.by_name.items()}
+        self.abilities = Abilities(named)
         meant: dict[str, tuple[str, ...]] = {}
         for name, candidate in named:
             model_name = candidate.model_name()
@@ -181,7 +195,8 @@ def _seat(
         for setting, name in fields.items()
         if name is None and setting in _ARGUMENTS
     }
-    return Seat(model, arguments, timeout_seconds if own is None else own)
+    seconds = timeout_seconds if own is None else own
+    return Seat(model, candidate, arguments, seconds, provider_of(candidate.model))
 
 
 def _field_of(model: BaseChatModel, setting: str) -> str | None:

@@ -12,24 +12,21 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata, add_usage
 
 from mixllm_integrations.serving import RECORD_KEY, Turn, record_of, text_tokens
 
 __all__ = [
     "Spent",
     "loop_candidate",
+    "says_something",
     "spent_on",
     "turns_of",
     "with_record",
     "with_usage",
-    "with_vision",
 ]
 
 M = TypeVar("M", bound=BaseMessage)
-
-# How the standard, the OpenAI, the Anthropic and the Google format call it.
-_IMAGE_TYPES = frozenset({"image", "image_url", "input_image"})
 
 
 class Spent:
@@ -43,9 +40,21 @@ class Spent:
         USD where the provider told it.
     cached
         Whether the answer came from a cache, so that nothing was spent.
+    cache_read_tokens
+        How many of the input tokens came out of the provider's prompt cache;
+        ``None`` if it does not tell.
+    cache_write_tokens
+        How many of them were put into it.
     """
 
-    __slots__ = ("cached", "cost", "input_tokens", "output_tokens")
+    __slots__ = (
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "cached",
+        "cost",
+        "input_tokens",
+        "output_tokens",
+    )
 
     def __init__(
         self,
@@ -54,11 +63,15 @@ class Spent:
         cost: float | None = None,
         *,
         cached: bool = False,
+        cache_read_tokens: int | None = None,
+        cache_write_tokens: int = 0,
     ) -> None:
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.cost = cost
         self.cached = cached
+        self.cache_read_tokens = cache_read_tokens
+        self.cache_write_tokens = cache_write_tokens
 
 
 def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
@@ -75,27 +88,6 @@ def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
         One pair per message; images and tool calls are left out.
     """
     return [(_role(message), _text(message)) for message in messages]
-
-
-def with_vision(messages: Sequence[BaseMessage]) -> bool:
-    """Tell whether a conversation shows an image.
-
-    Parameters
-    ----------
-    messages
-        All that will be sent.
-
-    Returns
-    -------
-    bool
-        True if any message has one, tools' results included.
-    """
-    return any(
-        _is_image(block)
-        for message in messages
-        if isinstance(message.content, list)
-        for block in message.content
-    )
 
 
 def loop_candidate(messages: Sequence[BaseMessage]) -> str | None:
@@ -147,11 +139,38 @@ def spent_on(
         text = said if answer is None else _said(answer)
         return Spent(-1, text_tokens(text))
     cost: Any = usage.get("total_cost")
+    read, written = _prompt_cache(usage.get("input_token_details") or {})
     return Spent(
         usage.get("input_tokens", -1),
         usage.get("output_tokens", 0),
         float(cost) if cost else None,
         cached=cost is not None and not cost,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+    )
+
+
+def says_something(item: object) -> bool:
+    """Tell whether a piece of a stream is a part of the answer.
+
+    Parameters
+    ----------
+    item
+        A chunk of a message, or a part of what was parsed.
+
+    Returns
+    -------
+    bool
+        False for chunks that only open a stream, as most providers send them:
+        the candidate has not begun to answer then.
+    """
+    if not isinstance(item, AIMessageChunk):
+        return True
+    return bool(
+        item.content
+        or item.tool_call_chunks
+        or item.additional_kwargs
+        or item.chunk_position == "last"
     )
 
 
@@ -220,10 +239,14 @@ def _said(answer: BaseMessage) -> str:
     return text + calls
 
 
-def _is_image(block: object) -> bool:
-    if not isinstance(block, dict):
-        return False
-    kind = block.get("type")
-    if kind in _IMAGE_TYPES:
-        return True
-    return kind == "media" and str(block.get("mime_type", "")).startswith("image/")
+def _prompt_cache(details: InputTokenDetails) -> tuple[int | None, int]:
+    """Return the tokens that were read from the prompt cache, and written to it."""
+    if not details:
+        return None, 0
+    told = {key: value for key, value in details.items() if isinstance(value, int)}
+    # OpenAI puts the service tier before the word ("flex_cache_read"); Anthropic
+    # tells writes by how long they last, and then 0 in all.
+    read = [n for key, n in told.items() if key.endswith("cache_read")]
+    whole = sum(n for key, n in told.items() if key.endswith("cache_creation"))
+    parts = sum(n for key, n in told.items() if key.startswith("ephemeral_"))
+    return (sum(read) if read else None), max(whole, parts)

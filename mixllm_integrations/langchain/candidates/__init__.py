@@ -1,0 +1,3 @@
+"""The candidates as they are called, and what each is known to lack."""
+
+__all__: list[str] = []
