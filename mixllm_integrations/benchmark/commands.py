@@ -1,19 +1,25 @@
 """`mixllm benchmark …`: the benchmarks as commands."""
 
-import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mixllm_integrations.benchmark.datasets import (
     BenchmarkTable,
     load_candidates,
     load_table,
+)
+from mixllm_integrations.benchmark.options import (
+    CandidatesOption,
+    DataOption,
+    JsonOption,
+    PoolOption,
+    command_line,
+    on_screen,
+    say,
+    write_json,
 )
 from mixllm_integrations.benchmark.results import MethodRun
 from mixllm_integrations.benchmark.routerbench import HUB_FILE, download
@@ -24,6 +30,7 @@ __all__ = [
     "app",
     "calibration",
     "coldstart",
+    "conformance",
     "offline",
     "overhead",
     "speed",
@@ -35,32 +42,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        help="Recorded answers: .jsonl, .jsonl.gz, .csv, .parquet, or RouterBench's "
-        ".pkl.",
-    ),
-]
-PoolOption = Annotated[
-    str,
-    typer.Option(
-        "--pool", help="'all', 'market-2024', or names of candidates, with commas."
-    ),
-]
-CandidatesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--candidates",
-        help="Candidates with their prices (.toml, .json); otherwise the prices are "
-        "estimated from the recorded costs.",
-    ),
-]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", help="Write all figures to this file.")
-]
 
 
 @app.command()
@@ -119,7 +100,7 @@ def offline(
         candidates=candidates,
         skip_bad_rows=skip_bad_rows,
     )
-    with _progress() as progress:
+    with on_screen() as progress:
         task = progress.add_task(f"{len(table):,} queries")
 
         def show(run: MethodRun) -> None:
@@ -131,7 +112,7 @@ def offline(
             predictor=predictor,
             all_kinds=all_kinds,
             n_jobs=jobs,
-            command=_command(),
+            command=command_line(),
             on_run=show,
         )
     print_result(result, Console())
@@ -142,7 +123,7 @@ def offline(
             err=True,
         )
     if json_file is not None:
-        _write_json(json_file, result.to_json())
+        write_json(json_file, result.to_json())
     if plot is not None:
         for file in plot_result(result, plot, with_bound=with_oracle):
             typer.echo(f"wrote {file}", err=True)
@@ -157,21 +138,42 @@ def overhead(
     calls: Annotated[
         int, typer.Option("--calls", min=10, help="How many calls are timed.")
     ] = 1000,
+    calls_for_memory: Annotated[
+        int,
+        typer.Option(
+            "--calls-for-memory", min=20, help="How many to see what is kept of them."
+        ),
+    ] = 100_000,
     json_file: JsonOption = None,
 ) -> None:
     """Measure import, decision, chat model, fit and memory on this machine."""
-    from mixllm_integrations.benchmark.overhead import measure_overhead, print_overhead
+    from mixllm_integrations.benchmark.overhead import measure_overhead
+    from mixllm_integrations.benchmark.overhead_results import print_overhead
 
-    table = _table(data, pool=pool, candidates=candidates)
     found = measure_overhead(
-        table,
+        _table(data, pool=pool, candidates=candidates),
         n_calls=calls,
-        command=_command(),
-        on_step=lambda step: typer.echo(f"{step} …", err=True),  # no thread beside it
+        n_kept=calls_for_memory,
+        command=command_line(),
+        on_step=say,
     )
     print_overhead(found, Console())
     if json_file is not None:
-        _write_json(json_file, found.to_json())
+        write_json(json_file, found.to_json())
+
+
+@app.command()
+def conformance(*, json_file: JsonOption = None) -> None:
+    """Run LangChain's standard suites over a bare model, ours and a rival's."""
+    from mixllm_integrations.benchmark.conformance import (
+        print_conformance,
+        run_conformance,
+    )
+
+    found = run_conformance(command=command_line())
+    print_conformance(found, Console())
+    if json_file is not None:
+        write_json(json_file, found.to_json())
 
 
 @app.command()
@@ -215,7 +217,7 @@ def ablation(
         "both": ("paper", "batch_all_triplet"),
         "none": (),
     }
-    with _progress() as progress:
+    with on_screen() as progress:
         task = progress.add_task(f"{len(table):,} queries")
 
         def show(run: AblationRun) -> None:
@@ -227,12 +229,12 @@ def ablation(
             losses=several.get(loss, (loss,)),
             predictor=predictor,
             cross_fit=cross_fit,
-            command=_command(),
+            command=command_line(),
             on_run=show,
         )
     print_ablation(result, Console())
     if json_file is not None:
-        _write_json(json_file, result.to_json())
+        write_json(json_file, result.to_json())
 
 
 @app.command()
@@ -263,7 +265,7 @@ def coldstart(
     )
 
     tables = [_table(file, pool=pool, candidates=None) for file in data or ()]
-    with _progress() as progress:
+    with on_screen() as progress:
         task = progress.add_task("learning the priors")
 
         def show(run: ColdRun | NewcomerRun) -> None:
@@ -275,12 +277,12 @@ def coldstart(
             seeds=range(seeds),
             predictor=predictor,
             n_newcomers=newcomers,
-            command=_command(),
+            command=command_line(),
             on_run=show,
         )
     print_coldstart(result, Console())
     if json_file is not None:
-        _write_json(json_file, result.to_json())
+        write_json(json_file, result.to_json())
 
 
 @app.command()
@@ -306,7 +308,7 @@ def calibration(
     )
 
     tables = [_table(file, pool=pool, candidates=None) for file in data or ()]
-    with _progress() as progress:
+    with on_screen() as progress:
         task = progress.add_task("fitting")
 
         def show(run: CalibrationRun) -> None:
@@ -317,12 +319,12 @@ def calibration(
             tables,
             seeds=range(seeds),
             predictor=predictor,
-            command=_command(),
+            command=command_line(),
             on_run=show,
         )
     print_calibration(result, Console())
     if json_file is not None:
-        _write_json(json_file, result.to_json())
+        write_json(json_file, result.to_json())
 
 
 @app.command()
@@ -352,12 +354,12 @@ def speed(
         sizes=QUICK_SIZES if quick else Sizes(),
         n_prompts=prompts,
         seed=seed,
-        command=_command(),
-        on_step=lambda step: typer.echo(f"{step} …", err=True),
+        command=command_line(),
+        on_step=say,
     )
     print_speed(found, Console())
     if json_file is not None:
-        _write_json(json_file, found.to_json())
+        write_json(json_file, found.to_json())
     if plot is not None:
         for file in plot_speed(found, plot):
             typer.echo(f"wrote {file}", err=True)
@@ -377,23 +379,3 @@ def _table(
     file = data if data is not None else download(str(repo_id), filename)
     priced = None if candidates is None else load_candidates(candidates)
     return load_table(file, pool=pool, candidates=priced, skip_bad_rows=skip_bad_rows)
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
-
-
-def _command() -> str:
-    return shlex.join(["mixllm", *sys.argv[1:]])
-
-
-def _write_json(file: Path, value: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    typer.echo(f"wrote {file}", err=True)

@@ -1,8 +1,8 @@
 """Speed and memory: what routing adds to a call, on this machine.
 
 Run ``python -m mixllm_integrations.benchmark.overhead DATA`` or ``mixllm
-benchmark overhead``. What must not be disturbed by the rest (imports, memory)
-is measured in processes of its own.
+benchmark overhead``. What must not be disturbed by the rest (imports, calls,
+memory) is measured in processes of its own.
 """
 
 import json
@@ -13,16 +13,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from mixllm_integrations.benchmark.call_figures import (
+    FITTED,
+    HEARD,
+    BatchFigures,
+    CallFigures,
+    MemoryFigures,
+    Timing,
+)
 from mixllm_integrations.benchmark.splits import stratified_split
 from mixllm_integrations.benchmark.table import BenchmarkTable
+from mixllm_integrations.benchmark.versions import package_versions
 from mixllm_integrations.core.errors import MixLLMError
 
 if TYPE_CHECKING:
@@ -34,13 +43,13 @@ __all__ = [
     "machine_facts",
     "main",
     "measure_overhead",
-    "print_overhead",
     "run_python",
 ]
 
 _N_ROUTED = 11
-_PROBE = "mixllm_integrations.benchmark.serving_probe"
-_BARE = "bare model"
+_N_THREADS = 8
+_PROBES = "mixllm_integrations.benchmark"
+_COMPARED = ("langchain-core", "langchain-model-router")
 _MUST_NOT_LOAD = (
     *("sklearn", "torch", "scipy", "pandas", "matplotlib", "sentence_transformers"),
     *("langchain_core", "llama_index", "sqlalchemy"),
@@ -60,38 +69,13 @@ print(spent, *sorted({watched} & set(sys.modules)))
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """How long something took, in seconds.
-
-    Parameters
-    ----------
-    p50, p99, mean
-        Over `n` times.
-    n
-        How often it was measured.
-    """
-
-    p50: float
-    p99: float
-    mean: float
-    n: int
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Timing":
-        """Return the figures of a sample."""
-        values = np.asarray(seconds, dtype=float)
-        p50, p99 = np.percentile(values, [50, 99])
-        return cls(float(p50), float(p99), float(values.mean()), len(values))
-
-
-@dataclass(frozen=True, slots=True)
 class Overhead:
     """What routing costs in time and memory on one machine.
 
     Parameters
     ----------
-    command, machine
-        How and where it was measured.
+    command, machine, versions
+        How, where and with what it was measured.
     import_seconds
         Median of fresh processes, by statement.
     imported
@@ -100,11 +84,14 @@ class Overhead:
         `Router.route`, embedding included, with `n_routed` candidates.
     n_routed, n_fitted
         How many candidates were routed over, and fitted.
-    invoke
-        A bare scripted chat model, and the same behind each router; measured
-        in turn.
-    added_p50
-        Median over the calls of what each router adds to the bare model.
+    calls
+        ``"invoke"``, ``"ainvoke"``, ``"stream"`` and ``"astream"`` of a bare
+        scripted chat model, and of the same behind each router.
+    batch
+        The same prompts in one call of `batch`.
+    memory
+        What a serving process keeps of its calls, without and with a callback
+        handler that listens.
     fit_seconds, n_fit_queries
         `Router.fit` on how many queries.
     resident_bytes, served_with
@@ -114,13 +101,15 @@ class Overhead:
 
     command: str
     machine: str
+    versions: dict[str, str]
     import_seconds: dict[str, float]
     imported: tuple[str, ...]
     route: Timing
     n_routed: int
     n_fitted: int
-    invoke: dict[str, Timing]
-    added_p50: dict[str, float]
+    calls: dict[str, CallFigures]
+    batch: BatchFigures
+    memory: dict[str, MemoryFigures]
     fit_seconds: float
     n_fit_queries: int
     resident_bytes: int | None
@@ -135,11 +124,12 @@ def measure_overhead(
     table: BenchmarkTable,
     *,
     n_calls: int = 1000,
+    n_kept: int = 100_000,
     n_imports: int = 7,
     command: str = "",
     on_step: Callable[[str], None] | None = None,
 ) -> Overhead:
-    """Measure import, fit, decision, chat model and memory.
+    """Measure import, fit, decision, calls of chat models and memory.
 
     Parameters
     ----------
@@ -147,7 +137,9 @@ def measure_overhead(
         Complete queries: 80 % to fit on, the rest are the prompts. Decisions
         are over its first eleven candidates.
     n_calls
-        How many decisions and calls are timed.
+        How many decisions and calls of each kind are timed.
+    n_kept
+        How many calls are made to see what is kept of them.
     n_imports
         How often each import is timed.
     command
@@ -158,6 +150,7 @@ def measure_overhead(
     from mixllm_integrations.core.router import Router
 
     say = on_step or (lambda _step: None)
+    machine = machine_facts()  # its load is that of others, not of what follows
     say("importing")
     imports = {s: _import_seconds(s, n_imports) for s in _STATEMENTS}
     rows, held_out = stratified_split(table, seed=0)
@@ -167,76 +160,29 @@ def measure_overhead(
     began = time.perf_counter()
     Router(table.candidates).fit(records)
     fit_seconds = time.perf_counter() - began
-    names = table.names[:_N_ROUTED]
-    few = train.only(names)
+    few = train.only(table.names[:_N_ROUTED])
     router = Router(few.candidates).fit(few.records())
-    say("serving in a process of its own")
     drawn = np.random.default_rng(0).choice(held_out, size=n_calls)
-    served = _serve(router, [table.queries[i] for i in drawn])
-    bare = np.asarray(served["invoke"][_BARE])
+    served, called, kept = _probed(
+        router, [table.queries[i] for i in drawn], n_kept=n_kept, say=say
+    )
     return Overhead(
-        command,
-        machine_facts(),
-        {statement: seconds for statement, (seconds, _) in imports.items()},
-        imports[_STATEMENTS[0]][1],
-        Timing.of(served["route"]),
-        len(names),
-        len(table.names),
-        {who: Timing.of(seconds) for who, seconds in served["invoke"].items()},
-        {
-            who: float(np.median(np.asarray(seconds) - bare))
-            for who, seconds in served["invoke"].items()
-            if who != _BARE
-        },
-        fit_seconds,
-        len(rows),
-        served["resident_bytes"],
-        tuple(served["served_with"]),
+        command=command,
+        machine=machine,
+        versions=package_versions(_COMPARED),
+        import_seconds={s: seconds for s, (seconds, _) in imports.items()},
+        imported=imports[_STATEMENTS[0]][1],
+        route=Timing.of(served["route"]),
+        n_routed=len(few.names),
+        n_fitted=len(table.names),
+        calls={kind: CallFigures.of(s) for kind, s in called["calls"].items()},
+        batch=BatchFigures.of(called["batch"], n_prompts=n_calls, n_threads=_N_THREADS),
+        memory={who: MemoryFigures.of(samples) for who, samples in kept.items()},
+        fit_seconds=fit_seconds,
+        n_fit_queries=len(rows),
+        resident_bytes=served["resident_bytes"],
+        served_with=tuple(served["served_with"]),
     )
-
-
-def print_overhead(found: Overhead, console: Console) -> None:
-    """Print the figures as a table.
-
-    Parameters
-    ----------
-    found
-        What was measured.
-    console
-        Where to.
-    """
-    table = Table(
-        title=f"Overhead, {found.n_routed} candidates, {found.route.n:,} prompts",
-        caption=found.machine,
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("what", no_wrap=True)
-    for head in ("p50", "p99", "adds"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for statement, seconds in found.import_seconds.items():
-        table.add_row(
-            statement.replace("from mixllm_integrations ", ""), _time(seconds)
-        )
-    table.add_row("Router.route", _time(found.route.p50), _time(found.route.p99))
-    for who, timing in found.invoke.items():
-        added = "" if who == _BARE else _time(found.added_p50[who])
-        table.add_row(f"invoke {who}", _time(timing.p50), _time(timing.p99), added)
-    fitted = f"Router.fit, {found.n_fit_queries:,} x {found.n_fitted}"
-    table.add_row(fitted, _time(found.fit_seconds))
-    if found.resident_bytes is not None:
-        megabytes = found.resident_bytes / 1e6
-        table.add_row("memory of a serving process", f"{megabytes:.0f} MB")
-    console.print(table)
-    for what, modules in (
-        ("Importing the package", found.imported),
-        ("Serving", found.served_with),
-    ):
-        console.print(f"{what} loads of what it must not: {', '.join(modules) or '-'}")
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if abs(seconds) >= 1 else f"{1e3 * seconds:.3f} ms"
 
 
 def machine_facts() -> str:
@@ -276,20 +222,35 @@ def _import_seconds(statement: str, n: int) -> tuple[float, tuple[str, ...]]:
     return float(np.median([float(run[0]) for run in runs])), tuple(runs[0][1:])
 
 
-def _serve(router: "Router", prompts: Sequence[str]) -> dict[str, Any]:
+def _probed(
+    router: "Router", prompts: Sequence[str], *, n_kept: int, say: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, list[Any]]]:
+    """Return what the probes print: decisions, calls, what is kept of calls."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, file = Path(temporary, "router"), Path(temporary, "prompts.json")
         router.save(folder)
         file.write_text(json.dumps(prompts), encoding="utf-8")
-        served: dict[str, Any] = json.loads(
-            run_python("-m", _PROBE, str(folder), str(file))
-        )
-    return served
+        say(f"deciding on {len(prompts):,} prompts")
+        served = _printed("serving_probe", folder, file)
+        say(f"calling each model {len(prompts):,} times, in four ways")
+        called = _printed("chat_probe", folder, file, _N_THREADS)
+        say(f"calling {n_kept:,} times to see what is kept")
+        # Memory is not time: the two may share the machine.
+        with ThreadPoolExecutor(2) as both:
+            plain = both.submit(_printed, "memory_probe", folder, n_kept)
+            heard = both.submit(_printed, "memory_probe", folder, n_kept, "heard")
+            kept = {FITTED: plain.result(), HEARD: heard.result()}
+    return served, called, kept
+
+
+def _printed(probe: str, *arguments: object) -> Any:  # noqa: ANN401 - JSON
+    return json.loads(run_python("-m", f"{_PROBES}.{probe}", *map(str, arguments)))
 
 
 def main() -> None:
     """Measure on the data set that the command line names, and print it."""
     from mixllm_integrations.benchmark.datasets import load_table
+    from mixllm_integrations.benchmark.overhead_results import print_overhead
 
     table = load_table(sys.argv[1])
     print_overhead(measure_overhead(table, command=" ".join(sys.argv)), Console())
