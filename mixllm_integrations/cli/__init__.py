@@ -17,7 +17,10 @@ from mixllm_integrations.core.errors import ConfigurationError, MixLLMError
 
 __all__ = ["app", "main"]
 
-_LAZY_GROUPS = {"benchmark": "mixllm_integrations.benchmark.commands"}
+_LAZY = {
+    "inspect": "mixllm_integrations.cli.inspect",
+    "benchmark": "mixllm_integrations.benchmark.commands",
+}
 
 
 class _LazyGroup(TyperGroup):
@@ -25,13 +28,13 @@ class _LazyGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
         """Return the names of all commands, imported or not."""
-        return [*super().list_commands(ctx), *_LAZY_GROUPS]
+        return [*super().list_commands(ctx), *_LAZY]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
         """Return the command of that name, importing its module if needed."""
-        if cmd_name in _LAZY_GROUPS:
-            group = import_module(_LAZY_GROUPS[cmd_name]).app
-            command = typer.main.get_command(group)
+        if cmd_name in _LAZY:
+            # An app of one command is that command, any other is a group.
+            command = typer.main.get_command(import_module(_LAZY[cmd_name]).app)
             command.name = cmd_name
             return command
         return super().get_command(ctx, cmd_name)

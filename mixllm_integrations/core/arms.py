@@ -5,26 +5,23 @@ keeps one `RidgeArm` per candidate; what is asked of the arms is theirs. No lock
 is taken here: the router holds one.
 """
 
-from collections.abc import Sequence
-from typing import Self, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
-from mixllm_integrations.core.ridge import (
+from mixllm_integrations.core.arm_arrays import (
     Arrays,
-    RidgeArm,
-    Spectrum,
     arms_from_arrays,
     arms_to_arrays,
 )
+from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
+from mixllm_integrations.core.gram import Base
+from mixllm_integrations.core.ridge import ArmGroups, RidgeArm, decay_step
 from mixllm_integrations.core.types import FloatArray, number_between
 
-__all__ = ["ArmGroups", "NamedArms"]
-
-# Scale, columns of all arms that have it, and what those with a tail know beside.
-_Group: TypeAlias = tuple[FloatArray, NDArray[np.intp], dict[int, FloatArray]]
+__all__ = ["NamedArms"]
 
 
 class NamedArms:
@@ -38,12 +35,14 @@ class NamedArms:
         self.forgetting = number_between(
             forgetting, "forgetting", high=1.0, low_is_allowed=False
         )
+        self._step = decay_step(self.forgetting)
         self.refused = 0
         self.bad: dict[str, str] = {}
-        self._unseen = RidgeArm.start(Spectrum.of(None, self.dimension), l2=self.l2)
+        self._unseen = RidgeArm.start(Base.of(None, self.dimension, l2=self.l2))
         self._arms: dict[str, RidgeArm] = {}
         self._kept: dict[str, RidgeArm] = {}
-        self._order: Sequence[str] | None = None  # what is derived is of these names
+        self._order: tuple[str, ...] | None = None  # whom the groups are of
+        self._groups = ArmGroups([])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,6 +100,30 @@ class NamedArms:
         self._kept.pop(name, None)
         self._put({})
 
+    def rename(self, old: str, new: str) -> None:
+        """Give an arm, competing or removed, another name in the same place.
+
+        Parameters
+        ----------
+        old, new
+            The name that it has, and the one that it gets.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If no arm has the old name.
+        ConfigurationError
+            If an arm, competing or removed, has the new name already.
+        """
+        everyone = {**self._arms, **self._kept}
+        if old not in everyone:
+            raise UnknownCandidateError(old, everyone)
+        if new in everyone:
+            raise ConfigurationError(f"there is an arm {new!r} already: discard it")
+        self._arms = {new if n == old else n: arm for n, arm in self._arms.items()}
+        self._kept = {new if n == old else n: arm for n, arm in self._kept.items()}
+        self._put({n: arm for n, arm in self._arms.items() if n == new})
+
     def gram(self, name: str) -> FloatArray:
         """Return what an arm has seen.
 
@@ -115,6 +138,93 @@ class NamedArms:
             A - l2·I, shape ``(dimension, dimension)``, a copy.
         """
         return self._arm(name).gram()
+
+    def widths(
+        self, contexts: NDArray[np.floating], names: Sequence[str]
+    ) -> FloatArray:
+        """Return how uncertain each arm is about each context.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, dimension)``.
+        names
+            Which arms; those that share a matrix are computed once.
+
+        Returns
+        -------
+        FloatArray
+            sqrt(xᵀA⁻¹x), shape ``(n, len(names))``: in units of the noise of a
+            single observation, the standard deviation of what was learned.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        """
+        rows = np.asarray(contexts, dtype=np.float64)
+        leverages = self._grouped(names).leverages(rows)
+        return np.sqrt(np.maximum(leverages, 0.0, out=leverages), out=leverages).T
+
+    def novelty(
+        self, contexts: NDArray[np.floating], names: Sequence[str]
+    ) -> FloatArray:
+        """Return how far each context is from all that these arms have seen.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, dimension)``.
+        names
+            Which arms.
+
+        Returns
+        -------
+        FloatArray
+            Leverage of the arm that knows most about the context, divided by the
+            mean leverage of that arm's own data, shape ``(n,)``: about 1 for a
+            context like those that it has seen, 5 for one that is five times as
+            far; NaN where none has seen anything.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+
+        Notes
+        -----
+        Our choice, for the unseen domains of MixLLM's Table 3. The mean leverage
+        is trace(A⁻¹(A - l2·I)) / n; it follows the arm's data up to the latest
+        few.
+        """
+        return self.novelty_from(self.widths(contexts, names), names)
+
+    def novelty_from(self, widths: FloatArray, names: Sequence[str]) -> FloatArray:
+        """Return `novelty`, from what `widths` gave.
+
+        Parameters
+        ----------
+        widths
+            Of the contexts, shape ``(n, len(names))``.
+        names
+            The arms of the columns.
+
+        Returns
+        -------
+        FloatArray
+            As `novelty`.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        """
+        usual = np.array([arm.usual_leverage for arm in self._arms_of(names)])
+        known = np.flatnonzero(usual > 0.0)
+        if not known.size:
+            return np.full(len(widths), np.nan)
+        best = known[widths[:, known].argmin(axis=1)]
+        return np.asarray(widths[np.arange(len(widths)), best] ** 2 / usual[best])
 
     def merge(self, other: Self) -> None:
         """Add what other arms have seen to the arms of the same names.
@@ -146,7 +256,9 @@ class NamedArms:
             arm = self._arms.get(name) or self._kept.get(name) or self._unseen
             key = (id(arm), id(more))
             if key not in done:
-                done[key] = arm if more.is_unseen else _sum(arm, more)
+                done[key] = (
+                    arm if more.is_unseen else arm.plus(more.seen(), more.moment)
+                )
             summed[name] = done[key]
         is_kept = {
             n
@@ -210,7 +322,6 @@ class NamedArms:
             len(names) + len(kept),
             dimension=self.dimension,
             l2=self.l2,
-            keep=self.forgetting,
         )
         good = dict[str, RidgeArm]()
         for name, arm in zip((*names, *kept), found, strict=True):
@@ -235,26 +346,26 @@ class NamedArms:
         weight = number_between(weight, "weight", **limits)
         try:
             with np.errstate(all="ignore"):
-                mass = weight * float(row @ row)
                 new = old.observe(
-                    row, target=target, weight=weight, keep=self.forgetting
+                    row,
+                    target=target,
+                    weight=weight,
+                    keep=self.forgetting,
+                    step=self._step,
                 )
-        except (np.linalg.LinAlgError, ConfigurationError):
-            mass = np.inf
-        if not (np.isfinite(mass) and new.is_sound()):
+        except ConfigurationError:
             self.refused += 1
             return False
-        order = self._order
-        self._put({name: new})
-        if order is not None and name in order and self._swap(order.index(name), name):
-            self._order = order
+        self._replace(name, new)
         return True
 
-    def _swap(self, column: int, name: str) -> bool:  # noqa: ARG002
-        """Bring one column of what is derived up to date; tell if that was enough."""
-        return False
+    def _replace(self, name: str, arm: RidgeArm) -> None:
+        """Put a newer state of an arm in, and only that into what is derived."""
+        self._arms[name] = arm
+        if self._order is not None and name in self._order:
+            self._groups.swap(self._order.index(name), arm)
 
-    def _put(self, arms: dict[str, RidgeArm]) -> None:
+    def _put(self, arms: Mapping[str, RidgeArm]) -> None:
         """Swap arms in; called on every change, so that what is derived follows."""
         self._arms.update(arms)
         self._order = None
@@ -271,6 +382,12 @@ class NamedArms:
         except KeyError as error:
             raise UnknownCandidateError(error.args[0], self._arms) from None
 
+    def _grouped(self, names: Sequence[str]) -> ArmGroups:
+        if names is not self._order:
+            self._groups = ArmGroups(self._arms_of(names))
+            self._order = names if isinstance(names, tuple) else None
+        return self._groups
+
     def _contexts(self, contexts: NDArray[np.floating]) -> FloatArray:
         rows = np.asarray(contexts, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.dimension:
@@ -280,83 +397,3 @@ class NamedArms:
         if not np.isfinite(rows).all():
             raise ConfigurationError("a context is not finite")
         return rows
-
-
-def _sum(arm: RidgeArm, more: RidgeArm) -> RidgeArm:
-    return arm.plus(more.gram(), more.moment)
-
-
-class ArmGroups:
-    """Some arms by what they share: axes turn once, a scale applies once.
-
-    Parameters
-    ----------
-    arms
-        In the order of the columns.
-
-    Attributes
-    ----------
-    spectra
-        Each spectrum with the groups of arms that have it.
-    """
-
-    def __init__(self, arms: Sequence[RidgeArm]) -> None:
-        self._arms = list(arms)
-        alike: dict[tuple[int, float], list[int]] = {}
-        for column, arm in enumerate(self._arms):
-            alike.setdefault((id(arm.spectrum), arm.share), []).append(column)
-        spectra: dict[int, tuple[Spectrum, list[_Group]]] = {}
-        self._tails: dict[int, dict[int, FloatArray]] = {}  # of the group of a column
-        for columns in alike.values():
-            first = self._arms[columns[0]]
-            known = ((c, self._arms[c].known) for c in columns)
-            tails = {column: rows for column, rows in known if len(rows)}
-            self._tails.update(dict.fromkeys(columns, tails))
-            group = first.scale, np.array(columns, dtype=np.intp), tails
-            key = id(first.spectrum)
-            spectra.setdefault(key, (first.spectrum, []))[1].append(group)
-        self.spectra = list(spectra.values())
-
-    def swap(self, column: int, arm: RidgeArm) -> bool:
-        """Put a newer state of an arm in; ``False`` if it left its group.
-
-        Parameters
-        ----------
-        column
-            Which arm.
-        arm
-            What it is now.
-        """
-        old = self._arms[column]
-        if arm.spectrum is not old.spectrum or arm.share != old.share:
-            return False
-        self._arms[column] = arm
-        self._tails[column][column] = arm.known
-        return True
-
-    def leverages(self, contexts: FloatArray) -> FloatArray:
-        """Return xᵀA⁻¹x of every arm and context, shape ``(n_arms, n)``.
-
-        Parameters
-        ----------
-        contexts
-            Shape ``(n, dimension)``.
-        """
-        found = np.empty((len(self._arms), len(contexts)))
-        for spectrum, groups in self.spectra:
-            turned = spectrum.turn(contexts)
-            for scale, columns, tails in groups:
-                scaled = turned * scale
-                found[columns] = np.einsum("nd,nd->n", scaled, scaled)
-                for column, known in tails.items():
-                    found[column] -= _taken_off(scaled, known)
-        return found
-
-
-def _taken_off(scaled: FloatArray, known: FloatArray) -> FloatArray | float:
-    """Return by how much a tail lowers each leverage: the squared length of P·row."""
-    if len(scaled) == 1:  # what every decision asks for; a third of the time
-        seen = known @ scaled[0]
-        return float(seen @ seen)
-    rows = scaled @ known.T
-    return np.asarray(np.einsum("nm,nm->n", rows, rows))

@@ -6,14 +6,16 @@ still get wrong. Both keep one `RidgeArm` per candidate (here: arm). Neither
 takes a lock: the router holds one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.arms import ArmGroups, NamedArms
+from mixllm_integrations.core.arms import NamedArms
 from mixllm_integrations.core.errors import ConfigurationError
-from mixllm_integrations.core.ridge import RidgeArm, Spectrum
+from mixllm_integrations.core.gram import Base, Gram, pack
+from mixllm_integrations.core.ridge import RidgeArm
 from mixllm_integrations.core.types import FloatArray, number_between
 
 __all__ = ["DesignMatrices", "ResidualHeads"]
@@ -30,7 +32,9 @@ class DesignMatrices(NamedArms):
         Ridge: the matrix of an unseen arm is ``l2 * identity``.
     forgetting
         What an arm's data are multiplied by at each of its own observations,
-        in (0, 1]; 1 forgets nothing. The ridge never decays.
+        in (0, 1]; 1 forgets nothing. The ridge never decays. Up to 16 such
+        decays come at once: until then, all data count the same factor too
+        much, at most a tenth.
 
     Attributes
     ----------
@@ -62,9 +66,8 @@ class DesignMatrices(NamedArms):
         self, dimension: int, *, l2: float = 1.0, forgetting: float = 1.0
     ) -> None:
         super().__init__(dimension, l2=l2, forgetting=forgetting)
-        self._groups = ArmGroups([])
 
-    def spectrum(self, name: str) -> Spectrum:
+    def seen(self, name: str) -> Gram | None:
         """Return what `ResidualHeads.start` can share with this arm.
 
         Parameters
@@ -74,13 +77,18 @@ class DesignMatrices(NamedArms):
 
         Returns
         -------
-        Spectrum
-            All that the arm has seen, its latest observations included.
+        Gram or None
+            All that the arm has seen, its latest observations included; ``None``
+            if that is nothing.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
         """
-        arm = self._arm(name)
-        if arm.share == 1.0 and not len(arm.tail):
-            return arm.spectrum
-        return Spectrum.of(arm.gram(), self.dimension)
+        return self._arm(name).seen()
+
+    spectrum = seen  # the name until callers say `seen`
 
     def accumulate(
         self,
@@ -115,7 +123,7 @@ class DesignMatrices(NamedArms):
             raise ConfigurationError(
                 f"`labelled` needs shape {(len(rows), len(names))}, not {mask.shape}"
             )
-        products: dict[bytes, FloatArray] = {}
+        products: dict[bytes, Gram] = {}
         fresh: dict[tuple[int, bytes], RidgeArm] = {}
         grown: dict[str, RidgeArm] = {}
         for name, column in zip(names, mask.T, strict=True):
@@ -123,8 +131,7 @@ class DesignMatrices(NamedArms):
             if not column.any():
                 continue
             if which not in products:
-                seen = rows[column]
-                products[which] = seen.T @ seen
+                products[which] = _sum_of(rows[column])
             if (id(old), which) not in fresh:
                 fresh[id(old), which] = old.plus(products[which])
             grown[name] = fresh[id(old), which]
@@ -158,41 +165,6 @@ class DesignMatrices(NamedArms):
         """
         return self._learn(name, context, target=0.0, weight=weight)
 
-    def widths(
-        self, contexts: NDArray[np.floating], names: Sequence[str]
-    ) -> FloatArray:
-        """Return how uncertain each arm is about each context.
-
-        Parameters
-        ----------
-        contexts
-            Shape ``(n, dimension)``.
-        names
-            Which arms; those that share a matrix are computed once.
-
-        Returns
-        -------
-        FloatArray
-            sqrt(xᵀA⁻¹x), shape ``(n, len(names))``, in units of the reward.
-
-        Raises
-        ------
-        UnknownCandidateError
-            If there is no such arm.
-        """
-        rows = np.asarray(contexts, dtype=np.float64)
-        leverages = self._grouped(names).leverages(rows)
-        return np.sqrt(np.maximum(leverages, 0.0, out=leverages), out=leverages).T
-
-    def _grouped(self, names: Sequence[str]) -> ArmGroups:
-        if names is not self._order:
-            self._groups = ArmGroups(self._arms_of(names))
-            self._order = names if isinstance(names, tuple) else None
-        return self._groups
-
-    def _swap(self, column: int, name: str) -> bool:
-        return self._groups.swap(column, self._arms[name])
-
 
 class ResidualHeads(NamedArms):
     """One linear head per arm, for what its offline head still gets wrong.
@@ -207,8 +179,7 @@ class ResidualHeads(NamedArms):
         Share of the offline data that stands behind a head from its `start`,
         as if those residuals had been 0: the more, the slower it learns.
     forgetting
-        What an arm's data are multiplied by at each of its own updates, in
-        (0, 1]; 1 forgets nothing. The ridge never decays.
+        As for `DesignMatrices`.
 
     Attributes
     ----------
@@ -250,8 +221,9 @@ class ResidualHeads(NamedArms):
         self.offline_share = number_between(offline_share, "offline_share", high=1.0)
         self._solutions: dict[str, FloatArray | None] = {}  # None: all 0
         self._taught: tuple[list[int], FloatArray] = [], np.zeros((0, dimension))
+        self._taught_order: tuple[str, ...] | None = None
 
-    def start(self, name: str, gram: FloatArray | Spectrum | None) -> None:
+    def start(self, name: str, gram: FloatArray | Gram | None) -> None:
         """Forget what a head has learned: its offline head is new.
 
         Parameters
@@ -260,8 +232,8 @@ class ResidualHeads(NamedArms):
             Which arm.
         gram
             What the offline head was trained on: sum of xxᵀ, shape
-            ``(dimension, dimension)``, or `DesignMatrices.spectrum`, which is
-            shared instead of computed again; ``None``: nothing.
+            ``(dimension, dimension)``, or `DesignMatrices.seen`, which is
+            shared instead of copied; ``None``: nothing.
 
         Raises
         ------
@@ -271,13 +243,46 @@ class ResidualHeads(NamedArms):
             If it is no Gram matrix of this dimension.
         """
         self._arm(name)
-        if self.offline_share == 0.0:
-            self._put({name: self._unseen})
-            return
-        if not isinstance(gram, Spectrum):
-            gram = Spectrum.of(gram, self.dimension)
-        share = self.offline_share
-        self._put({name: RidgeArm.start(gram, l2=self.l2, share=share)})
+        if isinstance(gram, np.ndarray):
+            gram = Gram.of(gram, self.dimension)
+        self._put({name: self._started(gram, self.offline_share)})
+
+    def restart(self, name: str, share: float) -> None:
+        """Forget what a head has learned; its offline head is the same.
+
+        For a candidate that has changed: with a smaller share than at the
+        start, what it is taught from now on counts the more.
+
+        Parameters
+        ----------
+        name
+            Which arm.
+        share
+            Share of the offline data that stands behind the head now, in
+            [0, 1].
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        ConfigurationError
+            If the share cannot be used.
+
+        Notes
+        -----
+        Our choice, for what follows a drift alarm.
+        """
+        share = number_between(share, "share", high=1.0)
+        self._put({name: self._started(self._arm(name).origin, share)})
+
+    def _started(self, offline: Gram | None, share: float) -> RidgeArm:
+        if offline is None or share == 0.0:
+            return replace(self._unseen, origin=offline)
+        for arm in self._arms.values():
+            if arm.base.gram is offline and arm.base.share == share:
+                return RidgeArm.start(arm.base, origin=offline)
+        base = Base.of(offline, self.dimension, l2=self.l2, share=share)
+        return RidgeArm.start(base, origin=offline)
 
     def correct(
         self, contexts: NDArray[np.floating], names: Sequence[str]
@@ -311,13 +316,13 @@ class ResidualHeads(NamedArms):
 
     def _solved(self, names: Sequence[str]) -> tuple[list[int], FloatArray]:
         """Return the places of those that have learned something, and what."""
-        if names is not self._order:
+        if names is not self._taught_order:
             self._arms_of(names)
             known = [self._solutions[name] for name in names]
             taught = [i for i, solution in enumerate(known) if solution is not None]
             solutions = np.reshape([known[i] for i in taught], (-1, self.dimension))
             self._taught = taught, solutions
-            self._order = names if isinstance(names, tuple) else None
+            self._taught_order = names if isinstance(names, tuple) else None
         return self._taught
 
     def update(
@@ -356,14 +361,32 @@ class ResidualHeads(NamedArms):
             raise ConfigurationError(f"a residual must be finite, not {residual!r}")
         return self._learn(name, context, target=float(residual), weight=weight)
 
-    def _swap(self, column: int, name: str) -> bool:
-        (columns, solutions), solution = self._taught, self._solutions[name]
-        if solution is None or column not in columns:
-            return False
-        solutions[columns.index(column)] = solution
-        return True
+    def _replace(self, name: str, arm: RidgeArm) -> None:
+        super()._replace(name, arm)
+        was_taught = self._solutions[name] is not None
+        solution = self._solve(name, arm)
+        order, (columns, solutions) = self._taught_order, self._taught
+        if order is None or name not in order:
+            return
+        if solution is not None and was_taught:
+            solutions[columns.index(order.index(name))] = solution
+        else:
+            self._taught_order = None
 
-    def _put(self, arms: dict[str, RidgeArm]) -> None:
-        for name, arm in arms.items():
-            self._solutions[name] = arm.solution() if arm.moment.any() else None
+    def _put(self, arms: Mapping[str, RidgeArm]) -> None:
         super()._put(arms)
+        self._taught_order = None
+        for name, arm in arms.items():
+            self._solve(name, arm)
+        for name in self._solutions.keys() - self._arms.keys():
+            del self._solutions[name]
+
+    def _solve(self, name: str, arm: RidgeArm) -> FloatArray | None:
+        solution = arm.solution() if arm.moment.any() else None
+        self._solutions[name] = solution
+        return solution
+
+
+def _sum_of(rows: FloatArray) -> Gram:
+    with np.errstate(all="ignore"):  # what overflows is refused by who takes it
+        return Gram(pack(rows.T @ rows), float(len(rows)))

@@ -38,7 +38,7 @@ class Portable(ABC):
     _clock: Callable[[], float]
 
     @abstractmethod
-    def _state(self) -> _State:
+    def _state(self, *, compact: bool = False) -> _State:
         """Return all that outlives this object, as JSON and arrays."""
 
     @classmethod
@@ -55,7 +55,7 @@ class Portable(ABC):
     ) -> Self:
         """Return what had that state; errors call it `source`."""
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, compact: bool = False) -> None:
         """Write everything that was learned to a folder, whole or not at all.
 
         Parameters
@@ -63,13 +63,15 @@ class Portable(ABC):
         folder
             Where to; a router saved there before is replaced. Prompts are not
             in it.
+        compact
+            Leave out what only `Router.refit` needs: labels and context vectors.
 
         Raises
         ------
         ConfigurationError
             If the folder holds something that is not a saved router.
         """
-        persistence.write_folder(folder, *self._state())
+        persistence.write_folder(folder, *self._state(compact=compact))
 
     @classmethod
     def load(

@@ -7,74 +7,39 @@ knowledge change; the old one is retired and decides nothing any more.
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
+from mixllm_integrations.core.errors import NoCandidateError
 from mixllm_integrations.core.experience import Experience
+from mixllm_integrations.core.exploring import ExplorationBudget
 from mixllm_integrations.core.forecast import Forecast, Forecaster
-from mixllm_integrations.core.ledger import DecisionLedger, PendingDecision
+from mixllm_integrations.core.ledger import DecisionLedger
 from mixllm_integrations.core.limits import Terms, hard_limits
+from mixllm_integrations.core.pending import PendingDecision
 from mixllm_integrations.core.policy import (
     Choice,
     MetaDecisionMaker,
     Scoreboard,
 )
+from mixllm_integrations.core.predictions import N_FIELDS, Predictions
 from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.types import (
     BatchPrediction,
     Decision,
     FloatArray,
     Outcome,
-    Prediction,
-    number_between,
 )
 from mixllm_integrations.core.waiting import WaitingModel
 
-__all__ = ["Decider", "Predictions", "RetiredError", "token_array"]
-
-
-_N_FIELDS = len(Prediction.__slots__)
+__all__ = ["Decider", "RetiredError"]
 
 
 class RetiredError(Exception):
     """A newer `Decider` has taken over since this one was asked."""
-
-
-class Predictions(Mapping[str, Prediction]):
-    """What was expected of each candidate; an entry is made when it is asked for.
-
-    Parameters
-    ----------
-    names
-        The candidates.
-    columns
-        One row per field of `Prediction`, in its order, one column per name.
-    """
-
-    __slots__ = ("_columns", "_names")
-
-    def __init__(self, names: tuple[str, ...], columns: FloatArray) -> None:
-        self._names, self._columns = names, columns
-
-    def __getitem__(self, name: str) -> Prediction:
-        try:
-            index = self._names.index(name)
-        except ValueError:
-            raise KeyError(name) from None
-        return Prediction(*self._columns[:, index].tolist())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
 
 
 class Decider:
@@ -92,8 +57,14 @@ class Decider:
         Who knows the load.
     ledger
         Where decisions await their feedback.
+    exploration
+        What exploring may cost.
+    exploration_is_capped
+        Whether that holds at all times, and not only while newcomers are tried.
+    rng
+        Draws where the policy draws.
     lock
-        Guards `experience` and `ledger`.
+        Guards `experience`, `ledger`, `exploration` and `rng`.
 
     Attributes
     ----------
@@ -109,10 +80,16 @@ class Decider:
         waiting: WaitingModel,
         ledger: DecisionLedger,
         lock: threading.RLock,
+        *,
+        exploration: ExplorationBudget,
+        exploration_is_capped: bool,
+        rng: np.random.Generator,
     ) -> None:
         self._forecaster, self._experience = forecaster, experience
         self._policy, self._waiting = policy, waiting
         self._ledger, self._lock = ledger, lock
+        self._exploration, self._rng = exploration, rng
+        self._exploration_is_capped = exploration_is_capped
         self._candidates = forecaster.candidates
         self._names = tuple(c.name for c in forecaster.candidates)
         windows = (c.context_window for c in forecaster.candidates)
@@ -189,6 +166,8 @@ class Decider:
             if terms.discounts:
                 now, token_cost = self._discounted(now, token_cost, terms.discounts)
             head_start = self._by_name(terms.head_start) if terms.head_start else None
+            spread, optimism = self._to_explore(contexts, policy)
+            novelty = self._experience.designs.novelty_from(uncertainty, self._names)
             limits = [
                 self._excluded(
                     now.cost[row],
@@ -215,16 +194,20 @@ class Decider:
                     penalties,
                     self._eligible(excluded),
                     head_start,
+                    None if spread is None else spread[row],
+                    optimism,
+                    self._allowance(optimism),
                 )
-                choice = policy.choose(board)
+                choice = policy.choose(board, rng=self._rng)
                 decision = self._decision(
-                    policy, board, choice, now, row, waits, excluded
+                    policy, board, choice, now, row, waits, excluded, novelty
                 )
                 at = row, choice.index
                 if remember:
                     self._remember(
-                        decision, contexts[row], expected, at, float(token_cost[at])
+                        decision, contexts[row], expected, now, at, token_cost
                     )
+                    self._book(board, choice)
                 if charge_load:
                     self._waiting.start(
                         decision.candidate,
@@ -246,6 +229,16 @@ class Decider:
         """
         return self._forecaster.billed(name, outcome)
 
+    def quality_at(self, contexts: FloatArray) -> FloatArray:
+        """Return what the offline heads expect, as `Forecaster.quality_at`.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, n_features)``.
+        """
+        return self._forecaster.quality_at(contexts)
+
     def _forecast(
         self, reading: Reading, input_tokens: FloatArray | None
     ) -> tuple[FloatArray, Forecast]:
@@ -260,7 +253,7 @@ class Decider:
         """Return what is expected now, and uncertainty (n, n_candidates)."""
         self._check_in_office()
         learned = self._experience
-        raised = expected.quality + learned.residuals.correct(contexts, self._names)
+        raised = expected.quality + learned.corrections(contexts, self._names)
         lengths, costs = learned.factors(self._names)
         np.maximum(raised, 0.0, out=raised)
         now = Forecast(
@@ -270,6 +263,31 @@ class Decider:
             expected.input_tokens,
         )
         return now, learned.designs.widths(contexts, self._names)
+
+    def _to_explore(
+        self, contexts: FloatArray, policy: MetaDecisionMaker
+    ) -> tuple[FloatArray | None, FloatArray | None]:
+        """Return posterior deviations, if they are drawn from, and optimism."""
+        if not policy.exploration:
+            return None, None
+        spread = None
+        if policy.exploration_form == "thompson":
+            spread = self._experience.spreads(contexts, self._names)
+        return spread, self._experience.trials.optimism(self._names)
+
+    def _allowance(self, optimism: FloatArray | None) -> float:
+        """Return what exploring may add to a bill: trials are always bounded."""
+        if optimism is None and not self._exploration_is_capped:
+            return math.inf
+        return self._exploration.allowance()
+
+    def _book(self, board: Scoreboard, choice: Choice) -> None:
+        """Charge what exploring adds to the bill, and count a newcomer's trial."""
+        cost = float(board.cost[choice.index])
+        extra = cost - float(board.cost[choice.greedy])
+        is_bounded = math.isfinite(board.exploration_allowance)
+        self._exploration.book(cost, extra if is_bounded else 0.0)
+        self._experience.trials.assigned(self._names[choice.index])
 
     def _discounted(
         self, now: Forecast, token_cost: FloatArray, discounts: Mapping[str, float]
@@ -325,8 +343,9 @@ class Decider:
         row: int,
         waits: FloatArray,
         excluded: Mapping[str, str],
+        novelty: FloatArray,
     ) -> Decision:
-        columns = np.empty((_N_FIELDS, len(self._names)))
+        columns = np.empty((N_FIELDS, len(self._names)))
         columns[0] = board.quality
         columns[1] = expected.output_tokens[row]
         columns[2] = board.cost
@@ -345,6 +364,7 @@ class Decider:
             input_tokens=int(expected.input_tokens[row]),
             exploration=policy.exploration,
             waiting_weight=policy.waiting_weight,
+            novelty=float(novelty[row]),
         )
 
     def _remember(
@@ -352,45 +372,21 @@ class Decider:
         decision: Decision,
         context: FloatArray,
         expected: Forecast,
+        now: Forecast,
         at: tuple[int, int],
-        token_cost: float,
+        token_cost: FloatArray,
     ) -> None:
         self._ledger.put(
             PendingDecision(
                 decision_id=decision.id,
                 candidate=decision.candidate,
                 predicted_quality=float(expected.quality[at]),
+                expected_quality=float(now.quality[at]),
                 predicted_output_tokens=float(expected.output_tokens[at]),
                 input_tokens=decision.input_tokens,
-                token_cost=token_cost,
+                token_cost=float(token_cost[at]),
                 context=context.astype(np.float32),
                 version=self._experience.version,
+                revision=self._experience.revision,
             )
         )
-
-
-def token_array(tokens: Sequence[int | None] | None, n: int) -> FloatArray | None:
-    """Return prompt lengths as floats, or ``None`` if none is given.
-
-    Parameters
-    ----------
-    tokens
-        One length per query, ``None`` where it is unknown (NaN in the result).
-    n
-        How many queries.
-
-    Raises
-    ------
-    ConfigurationError
-        If there are not `n` lengths, or one is no length.
-    """
-    if tokens is None:
-        return None
-    if len(tokens) != n:
-        raise ConfigurationError(
-            f"input_tokens has {len(tokens)} values for {n} queries; pass one each"
-        )
-    for value in tokens:
-        if value is not None:
-            number_between(value, "input_tokens", high_is_allowed=False)
-    return np.array([np.nan if t is None else t for t in tokens], dtype=np.float64)

@@ -1,144 +1,168 @@
-"""What was learned since the last fit: stage 6 as the router uses it.
+"""What feedback, outcomes and the traffic itself teach, answer by answer.
 
-Uncertainty, residuals and lengths of every candidate in one place, so that
-they are started, taught, kept and forgotten together. Takes no lock: the
-router holds one.
+On top of `memory`, which keeps what was learned. Takes no lock: the router holds
+one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
-from mixllm_integrations.core.bandit import DesignMatrices, ResidualHeads
+from mixllm_integrations.core.drift import DriftEvent
 from mixllm_integrations.core.forecast import Knowledge
-from mixllm_integrations.core.ledger import PendingDecision
-from mixllm_integrations.core.pricing import RunningRatio
-from mixllm_integrations.core.types import FloatArray, Outcome
+from mixllm_integrations.core.memory import REWARD_VARIANCE, Memory
+from mixllm_integrations.core.pending import PendingDecision
+from mixllm_integrations.core.reliability import Evidence
+from mixllm_integrations.core.types import (
+    Feedback,
+    FloatArray,
+    ImplicitSignal,
+    Outcome,
+)
 
-__all__ = ["Experience"]
+__all__ = ["Expected", "Experience"]
+
+# Quality that the offline heads of now expect of one candidate at contexts.
+Expected: TypeAlias = Callable[[str, FloatArray], FloatArray]
 
 # Errors of calls of which at least a part was read: the reader went away, the
 # answer came from a cache, or broke off.
 _JUDGED_ALL_THE_SAME = ("abandoned", "cached", "broken off")
 
-# Our choice, as a ratio of variances: rewards of 0 and 1 scatter by about 0.2,
-# and what an offline head misses by about 0.02, over contexts of length² 2.
-_RESIDUAL_L2 = 10.0
-_OFFLINE_SHARE = 0.02
+_LEAST_VARIANCE = 0.01
+# An alarm moves a level by the mean surprise since, drawn to 0 by so many answers;
+# what the head says beyond its level is then trusted as one of few labels.
+_ALARM_MASS, _LABELS_AFTER_ALARM = 5.0, 300.0
 
 
-class Experience:
-    """Design matrices, residual heads and length ratios by candidate.
+class Experience(Memory):
+    """Everything that was learned online, and how it goes on learning."""
 
-    Parameters
-    ----------
-    knowledge
-        What the offline heads know; its version marks what is learned here.
-    l2
-        Ridge of the design matrices.
-    forgetting
-        What a candidate's data are multiplied by at each new observation.
-    """
-
-    def __init__(
-        self, knowledge: Knowledge, *, l2: float = 1.0, forgetting: float = 1.0
+    def rebase(
+        self,
+        knowledge: Knowledge,
+        mark: int,
+        expected: Expected,
     ) -> None:
-        self.version = knowledge.version
-        dimension = knowledge.context.dimension
-        self.designs = DesignMatrices(dimension, l2=l2, forgetting=forgetting)
-        self.residuals = ResidualHeads(
-            dimension,
-            l2=_RESIDUAL_L2,
-            offline_share=_OFFLINE_SHARE,
-            forgetting=forgetting,
-        )
-        self.lengths: dict[str, RunningRatio] = {}
-        self.costs: dict[str, RunningRatio] = {}
-        self._factors: tuple[FloatArray, FloatArray] | None = None
-        self._places: dict[str, int] = {}
-
-    def add(self, name: str) -> None:
-        """Start with a candidate, or go on where it was removed.
+        """Go on with refitted heads: residuals begin anew, and learn what came since.
 
         Parameters
         ----------
-        name
-            Whom.
+        knowledge
+            With the new heads.
+        mark
+            How many observations they were fitted on.
+        expected
+            Quality that the new heads expect of one candidate at contexts.
         """
-        self.designs.add(name)
-        self.residuals.add(name)
-        self.lengths.setdefault(name, RunningRatio())
-        self.costs.setdefault(name, RunningRatio())
-        self._factors = None
-
-    def remove(self, name: str) -> None:
-        """Leave a candidate out, but keep its statistics.
-
-        Parameters
-        ----------
-        name
-            Whom.
-        """
-        self.designs.remove(name)
-        self.residuals.remove(name)
-        self._factors = None
-
-    def start(
-        self, names: Sequence[str], contexts: FloatArray, quality: FloatArray
-    ) -> None:
-        """Begin anew with candidates whose offline heads are new.
-
-        Parameters
-        ----------
-        names
-            The candidates of the columns.
-        contexts
-            Shape ``(n_queries, n_features)``.
-        quality
-            Labels, shape ``(n_queries, n_candidates)``, NaN where unlabelled.
-        """
-        for name in names:
-            self.designs.discard(name)
-            self.designs.add(name)
-        self.designs.accumulate(contexts, np.isfinite(quality), names)
+        self.revision = knowledge.revision
+        names = [name for name in knowledge.names if name in self.designs.names]
+        since = self.replay.since(mark)
         for name in names:
             self.residuals.start(name, self.designs.spectrum(name))
-            self.lengths[name] = RunningRatio()
-            self.costs[name] = RunningRatio()
-        self._factors = None
+            self.labels[name] = float(self.replay.labels(name))
+            self.levels[name] = 0.0
+            rows = [i for i, who in enumerate(since.names) if who == name]
+            if rows:
+                left = since.targets[rows] - expected(name, since.contexts[rows])
+                for i, residual in zip(rows, left.tolist(), strict=True):
+                    weight = float(since.weights[i])
+                    self._learn(name, since.contexts[i], residual, weight)
 
-    def teach(self, pending: PendingDecision, reward: float) -> bool:
+    def teach(
+        self,
+        pending: PendingDecision,
+        feedback: Feedback,
+        expected: Expected,
+    ) -> DriftEvent | None:
         """Learn how good the answer of one decision was.
+
+        It teaches nothing if the candidate is gone, the contexts have changed
+        since, or the call failed before it gave an answer: availability is not
+        quality.
 
         Parameters
         ----------
         pending
             What the decision was based on.
-        reward
-            In [0, 1].
+        feedback
+            What somebody said.
+        expected
+            Quality that the offline heads of now expect of one candidate.
 
         Returns
         -------
-        bool
-            Whether it taught something: not if the candidate is gone, the heads
-            have been fitted anew since, or the call failed before it gave an
-            answer: availability is not quality.
+        DriftEvent or None
+            An alarm, if the candidate is not what it was.
         """
-        name = pending.candidate
-        if _has_failed(pending.outcome):
-            return False
-        if pending.version != self.version or name not in self.designs.names:
-            return False
+        if not self._is_teachable(pending):
+            return None
+        name, hoped = pending.candidate, pending.expected_quality
+        reward = float(feedback.reward)
         context = pending.context.astype(np.float64)
-        residual = reward - pending.predicted_quality
-        return self.residuals.update(name, context, residual) and self.designs.observe(
-            name, context
+        if feedback.kind == "binary" and self.feedback_head is not None:
+            names = self.designs.names
+            self.feedback_head.learn(name, context, reward, among=names)
+            self.designs.observe(name, context)
+            self.trials.taught(name)
+            return None
+        evidence = Evidence(residual=reward - hoped, weight=1.0)
+        if feedback.kind == "binary":
+            source = feedback.source
+            evidence = self.reliability.evidence(
+                source, predicted=hoped, reward=reward
+            )
+            # By the offline heads: what was learned online came through this map.
+            self.reliability.learn(
+                source,
+                candidate=name,
+                predicted=pending.predicted_quality,
+                reward=reward,
+            )
+        self.signals.graded(pending.signals, predicted=hoped, reward=reward)
+        self._take(pending, context, evidence, expected)
+        self.designs.observe(name, context)
+        self.trials.taught(name)
+        event = self.drift.observe_quality(
+            name, surprise=evidence.residual, variance=_scatter(hoped, evidence)
         )
+        if event is not None:
+            self._relearn(name, event)
+        return event
+
+    def signal(
+        self,
+        pending: PendingDecision,
+        signal: ImplicitSignal,
+        expected: Expected,
+    ) -> None:
+        """Learn from what the traffic itself tells of an answer.
+
+        Parameters
+        ----------
+        pending
+            What the decision was based on.
+        signal
+            What was seen.
+        expected
+            Quality that the offline heads of now expect of one candidate.
+        """
+        if not self._is_teachable(pending):
+            return
+        evidence = self.signals.signalled(signal, pending.candidate)
+        if evidence is not None:
+            context = pending.context.astype(np.float64)
+            self._take(pending, context, evidence, expected)
 
     def measure(
-        self, pending: PendingDecision, outcome: Outcome, cost: float | None
-    ) -> None:
+        self,
+        pending: PendingDecision,
+        outcome: Outcome,
+        cost: float | None,
+        expected: Expected,
+    ) -> list[DriftEvent]:
         """Learn how long the answer of one decision was, and what it cost.
 
         Parameters
@@ -146,45 +170,113 @@ class Experience:
         pending
             What the decision was based on.
         outcome
-            What happened; a failed call teaches nothing.
+            What happened; a failed call teaches nothing, and one that was cut
+            short nothing of lengths.
         cost
             In USD; ``None``: unknown.
+        expected
+            Quality that the offline heads of now expect of one candidate.
+
+        Returns
+        -------
+        list of DriftEvent
+            Alarms.
         """
         if outcome.error is not None or pending.version != self.version:
-            return
+            return []
         name = pending.candidate
+        is_whole = "truncated" not in pending.signals
+        tokens = outcome.output_tokens if is_whole else 0
         for which, (ratios, real, said) in enumerate(
             (
-                (self.lengths, outcome.output_tokens, pending.predicted_output_tokens),
-                (self.costs, cost, pending.token_cost),
+                (self.lengths, tokens, pending.predicted_output_tokens),
+                (self.costs, cost if is_whole else None, pending.token_cost),
             )
         ):
             ratio = ratios.get(name)
             if ratio is not None and real and math.isfinite(said) and said > 0:
                 ratio.update(real=float(real), predicted=said)
-                if self._factors is not None and name in self._places:
-                    self._factors[which][self._places[name]] = ratio.value
+                self._refresh(which, name, ratio)
+        if name not in self.designs.names:
+            return []
+        good = self.signals.answered(name)
+        if good is not None:
+            context = pending.context.astype(np.float64)
+            self._take(pending, context, good, expected)
+        return self._watch(pending, outcome, tokens)
 
-    def factors(self, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-        """Return what predicted lengths and costs are to be multiplied by.
+    def _is_teachable(self, pending: PendingDecision) -> bool:
+        return (
+            not _has_failed(pending.outcome)
+            and pending.version == self.version
+            and pending.candidate in self.designs.names
+        )
 
-        Parameters
-        ----------
-        names
-            The candidates that compete, always the same until one is added
-            or removed.
+    def _take(
+        self,
+        pending: PendingDecision,
+        context: FloatArray,
+        evidence: Evidence,
+        expected: Expected,
+    ) -> None:
+        """Learn one piece of evidence, and remember it for the next refit."""
+        name, hoped = pending.candidate, pending.expected_quality
+        predicted = pending.predicted_quality
+        if pending.revision != self.revision:
+            predicted = float(expected(name, context[None])[0])
+        residual = evidence.residual + hoped - predicted - self.levels[name]
+        if self._learn(name, context, residual, evidence.weight):
+            outcome = pending.outcome
+            tokens = outcome.output_tokens if outcome is not None else 0
+            self.replay.add(
+                name,
+                context,
+                expected=hoped,
+                surprise=evidence.residual,
+                weight=evidence.weight,
+                tokens=float(tokens or math.nan),
+            )
 
-        Returns
-        -------
-        tuple of FloatArray
-            Each of shape ``(len(names),)``; the next outcome changes them.
-        """
-        if self._factors is None or len(self._factors[0]) != len(names):
-            lengths = np.array([self.lengths[name].value for name in names])
-            costs = np.array([self.costs[name].value for name in names])
-            self._factors = lengths, costs
-            self._places = {name: place for place, name in enumerate(names)}
-        return self._factors
+    def _watch(
+        self, pending: PendingDecision, outcome: Outcome, tokens: int
+    ) -> list[DriftEvent]:
+        name, found = pending.candidate, []
+        if tokens:
+            found.append(
+                self.drift.observe_length(
+                    name,
+                    real_tokens=float(tokens),
+                    expected_tokens=pending.predicted_output_tokens,
+                )
+            )
+        if outcome.latency_seconds is not None:
+            found.append(
+                self.drift.observe_latency(
+                    name,
+                    latency_seconds=outcome.latency_seconds,
+                    output_tokens=float(outcome.output_tokens),
+                )
+            )
+        events = [event for event in found if event is not None]
+        for event in events:
+            if event.quantity == "output_tokens":
+                for which, ratios in enumerate((self.lengths, self.costs)):
+                    ratios[name] = ratios[name].restarted(event.change)
+                    self._refresh(which, name, ratios[name])
+        return events
+
+    def _relearn(self, name: str, event: DriftEvent) -> None:
+        """Believe what a candidate has done since it changed, not what it was."""
+        count = event.n_observations
+        self.levels[name] += event.change * count / (count + _ALARM_MASS)
+        self.labels[name] = min(self.labels[name], _LABELS_AFTER_ALARM)
+        self.replay.forget(name, keep=count)
+
+
+def _scatter(expected: float, evidence: Evidence) -> float:
+    """Return the variance of one piece of evidence, as far as it can be told."""
+    usual = max(expected * (1.0 - expected), _LEAST_VARIANCE)
+    return max(usual, REWARD_VARIANCE / evidence.weight)
 
 
 def _has_failed(outcome: Outcome | None) -> bool:

@@ -18,6 +18,7 @@ _COLUMNS = (
     "score",
     "why",
 )
+_UNUSUAL = 2.0  # times the usual squared distance
 
 
 def explained(decision: "Decision") -> str:
@@ -47,9 +48,18 @@ def explained(decision: "Decision") -> str:
         f"decision {decision.id}: {decision.candidate}"
         f"{' (exploring)' if decision.explored else ''}; one point of quality is "
         f"worth {decision.willingness_to_pay:g} USD, the prompt has about "
-        f"{decision.input_tokens:,} tokens"
+        f"{decision.input_tokens:,} tokens{_novelty(decision.novelty)}"
     )
     return "\n".join((head, *lines))
+
+
+def _novelty(novelty: float) -> str:
+    """Say how unusual the query is, if that can be told."""
+    if math.isnan(novelty):
+        return ""
+    if novelty < _UNUSUAL:
+        return f"; novelty {novelty:.1f} (1: as usual)"
+    return f"; novelty {novelty:.1f}: unlike what was learned from, so less certain"
 
 
 def _row(decision: "Decision", name: str) -> tuple[str, ...]:
@@ -69,6 +79,8 @@ def _row(decision: "Decision", name: str) -> tuple[str, ...]:
 
 def _why(decision: "Decision", name: str) -> str:
     if name == decision.candidate:
+        if decision.propensity < 1.0:
+            return f"drawn, with a probability of {decision.propensity:.2g}"
         return "chosen: highest score"
     if name in decision.excluded:
         return f"excluded: {decision.excluded[name]}"

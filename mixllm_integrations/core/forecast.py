@@ -44,8 +44,10 @@ class Knowledge:
         Of the candidates that were fitted, in the same order; ``None`` before
         a fit. Candidates that were removed since are still there.
     version
-        Counts the fits of the context: residuals learned under another
-        version say nothing under this one.
+        Counts the fits of the context: what was learned under another version
+        says nothing under this one.
+    revision
+        Counts the refits of the heads on one context.
     prior
         What is expected of a candidate without labels, query by query;
         ``None``: the same of every query.
@@ -56,6 +58,7 @@ class Knowledge:
     costs: CostModel | None = None
     version: int = 0
     prior: QualityPrior | None = None
+    revision: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -148,6 +151,34 @@ class Knowledge:
         return replace(
             self, context=context, heads=heads, costs=costs, version=version
         ), contexts
+
+    def revised(self, heads: CandidateHeads, costs: CostModel) -> "Knowledge":
+        """Return this knowledge with other heads on the same contexts.
+
+        Parameters
+        ----------
+        heads, costs
+            Of the same candidates, in the same order.
+        """
+        return replace(self, heads=heads, costs=costs, revision=self.revision + 1)
+
+    def renamed(self, old: str, new: str) -> "Knowledge":
+        """Return this knowledge with one candidate under another name.
+
+        Parameters
+        ----------
+        old, new
+            Its names; whoever had the new one is forgotten.
+        """
+        if self.heads is None or self.costs is None:
+            return self
+        kept = [name for name in self.heads.names if name != new]
+        if not kept:
+            return replace(self, heads=None, costs=None)
+        heads = self.heads.select(kept)
+        names = tuple(new if name == old else name for name in kept)
+        costs = self.costs.select([self.heads.names.index(n) for n in kept])
+        return replace(self, heads=replace(heads, names=names), costs=costs)
 
     def _means(
         self, names: Sequence[str], candidates: Mapping[str, Candidate]
@@ -290,6 +321,26 @@ class Forecaster:
         if self._peers is not None:
             quality = self._peers.spread(quality)
         return quality, tokens
+
+    def quality_at(self, contexts: FloatArray) -> FloatArray:
+        """Return the quality that is expected where only the context is known.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, n_features)``.
+
+        Returns
+        -------
+        FloatArray
+            Shape ``(n, n_candidates)``, without what a prior would read in the
+            text.
+        """
+        heads = self._heads
+        if heads is None:
+            return np.tile(self._prior_quality, (len(contexts), 1))
+        quality, _ = heads.predict(contexts, np.zeros(len(contexts), dtype=np.bool_))
+        return quality if self._peers is None else self._peers.spread(quality)
 
     def billed(self, name: str, outcome: Outcome) -> float | None:
         """Return what a call will have cost, in USD; ``None`` if unknown.

@@ -4,16 +4,27 @@
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterable
 from typing import Self
 
+import numpy as np
+
 from mixllm_integrations.core import budget
+from mixllm_integrations.core.drift import DriftEvent
 from mixllm_integrations.core.errors import NotFittedError
+from mixllm_integrations.core.forecast import Forecaster, Knowledge
 from mixllm_integrations.core.judging import judge
 from mixllm_integrations.core.pool import CandidatePool
-from mixllm_integrations.core.records import tabulate
-from mixllm_integrations.core.types import Calibration, RoutingRecord
+from mixllm_integrations.core.records import RecordTable, tabulate
+from mixllm_integrations.core.refitting import refitted
+from mixllm_integrations.core.types import (
+    Calibration,
+    Candidate,
+    FloatArray,
+    RoutingRecord,
+)
 
 __all__ = ["LearningPool"]
 
@@ -22,6 +33,8 @@ _LOG = logging.getLogger("mixllm_integrations")
 
 class LearningPool(CandidatePool):
     """Candidates of which much is learned from records; see `Router`."""
+
+    _refit_is_running = False
 
     def fit(self, records: Iterable[RoutingRecord], *, progress: bool = False) -> Self:
         """Learn from labelled answers.
@@ -68,11 +81,110 @@ class LearningPool(CandidatePool):
                         experience.add(name)
                 here = [i for i, n in enumerate(table.names) if n in self._candidates]
                 names = [table.names[i] for i in here]
-                experience.start(names, contexts, table.quality[:, here])
+                experience.start(
+                    names,
+                    contexts,
+                    table.quality[:, here],
+                    table.output_tokens[:, here],
+                )
                 self._ledger.outdate(names)
+                self._refit_mark = experience.replay.mark
                 self._adopt(knowledge, experience)
         _LOG.log(level, "fitted in %.1f s", time.perf_counter() - began)
         return self
+
+    def refit(self) -> bool:
+        """Fit the quality heads again, on the labels and all that was observed since.
+
+        Contexts stay as they are, so no prompts are needed. Decisions go on
+        meanwhile; the new heads take over in one step, and learn what was
+        observed while they were fitted.
+
+        Returns
+        -------
+        bool
+            Whether there was anything to learn: a router that was never fitted
+            has no heads, and learns by feedback alone.
+        """
+        with self._fitting:
+            with self._lock:
+                before, candidates = self._knowledge, dict(self._candidates)
+                table = self._experience.replay.table(tuple(candidates))
+                mark = self._refit_mark
+            if before.heads is None or table.mark == mark:
+                return False
+            forecaster = Forecaster(before, tuple(candidates.values()))
+            expected = forecaster.quality_at(table.contexts)
+            with self._lock:
+                known = self._experience.designs.names
+                here = [i for i, name in enumerate(table.names) if name in known]
+                own = [table.names[i] for i in here]
+                added = self._experience.corrections(table.contexts, own)
+            expected[:, here] += added
+            knowledge = refitted(
+                before,
+                table,
+                np.clip(expected, 0.0, 1.0),
+                candidates,
+                seed=self._settings.seed,
+            )
+            with self._lock:
+                self._refit_mark = table.mark
+                self._adopt(knowledge, self._experience)
+                self._experience.rebase(knowledge, table.mark, self._expected)
+        _LOG.debug("refitted on %d queries", len(table.contexts))
+        return True
+
+    def _learned(
+        self,
+        start: Knowledge,
+        table: RecordTable,
+        candidates: dict[str, Candidate],
+        *,
+        predictor: str | None = None,
+    ) -> tuple[Knowledge, FloatArray]:
+        return start.learned(
+            table,
+            candidates,
+            encoder=self.encoder,
+            predictor=predictor or self._settings.predictor,
+            n_domains=self._settings.n_domains,
+            seed=self._settings.seed,
+        )
+
+    def _note(self, *events: DriftEvent | None) -> None:
+        """Keep alarms, and say them in the log; the lock is held."""
+        for event in events:
+            if event is not None:
+                self._drifts.append(event)
+                _LOG.warning("%s", event)
+
+    def _refit_if_due(self) -> None:
+        """Start a refit in the background after every so many observations."""
+        every = self._settings.refit_every
+        if every is None or self._experience.replay.mark - self._refit_mark < every:
+            return
+        with self._lock:
+            if self._refit_is_running or not self.is_fitted:
+                return
+            self._refit_is_running = True
+        # A daemon: a process that ends does not wait for what can be done again.
+        threading.Thread(target=self._refit_once, name="refit", daemon=True).start()
+
+    def _refit_once(self) -> None:
+        try:
+            self.refit()
+        except Exception:  # noqa: BLE001 - nobody is there to catch it
+            _LOG.exception("a refit failed; the router goes on with the old heads")
+            with self._lock:
+                self._refit_mark = self._experience.replay.mark
+        finally:
+            self._refit_is_running = False
+
+    def _expected(self, name: str, contexts: FloatArray) -> FloatArray:
+        """Return the quality that the offline heads expect of one candidate."""
+        column = list(self._candidates).index(name)
+        return self._decider.quality_at(contexts)[:, column]
 
     def calibrate(
         self,

@@ -10,7 +10,6 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,54 +20,21 @@ from mixllm_integrations.core.errors import (
     StateFormatError,
     UnknownDecisionError,
 )
+from mixllm_integrations.core.pending import (
+    PendingDecision,
+    pending_from,
+    pending_row,
+)
 from mixllm_integrations.core.types import (
     Feedback,
-    FeedbackKind,
+    ImplicitSignal,
     Outcome,
     number_between,
 )
 
-__all__ = ["DecisionLedger", "PendingDecision"]
+__all__ = ["DecisionLedger"]
 
 _OUTDATED = -1
-
-
-@dataclass(slots=True, eq=False)
-class PendingDecision:
-    """What a decision was based on, and what was heard of it so far.
-
-    Parameters
-    ----------
-    decision_id, candidate
-        Which decision, and whom it chose.
-    predicted_quality
-        Of the offline head alone, before any online correction: what the
-        residual of a reward is taken against.
-    predicted_output_tokens, input_tokens, token_cost
-        Expected length of the answer, length of the prompt, and the expected
-        cost (USD), before any online correction, as the quality is.
-    context
-        Context vector of the query, float32, shape ``(dimension,)``. The
-        prompt itself is not kept.
-    version
-        Of the knowledge that the context and the prediction belong to.
-    made_at
-        When, by the ledger's clock; `DecisionLedger.put` sets it.
-    outcome, feedback
-        What has come in: one outcome, one feedback of each kind.
-    """
-
-    decision_id: str
-    candidate: str
-    predicted_quality: float
-    predicted_output_tokens: float
-    input_tokens: int
-    token_cost: float
-    context: NDArray[np.float32]
-    version: int = 0
-    made_at: float = 0.0
-    outcome: Outcome | None = None
-    feedback: dict[FeedbackKind, Feedback] = field(default_factory=dict)
 
 
 class DecisionLedger:
@@ -215,6 +181,56 @@ class DecisionLedger:
         pending.feedback[feedback.kind] = feedback
         return True
 
+    def record_signal(self, decision_id: str, signal: ImplicitSignal) -> bool:
+        """Note what the traffic tells of an answer.
+
+        Parameters
+        ----------
+        decision_id
+            Of which decision.
+        signal
+            What was seen.
+
+        Returns
+        -------
+        bool
+            Whether it was the first of its kind; a second changes nothing.
+
+        Raises
+        ------
+        UnknownDecisionError
+            If the decision is not pending.
+        """
+        signals = self.get(decision_id).signals
+        if signal in signals:
+            return False
+        signals.add(signal)
+        return True
+
+    def rename(self, old: str, new: str) -> None:
+        """Let what is pending of one candidate be of another name.
+
+        Parameters
+        ----------
+        old, new
+            Its names.
+        """
+        for pending in self._pending.values():
+            if pending.candidate == old:
+                pending.candidate = new
+
+    def reprice(self, candidate: str) -> None:
+        """Note that a price has changed: what calls cost says nothing of it.
+
+        Parameters
+        ----------
+        candidate
+            Whose; the expected costs of what is pending of it become NaN.
+        """
+        for pending in self._pending.values():
+            if pending.candidate == candidate:
+                pending.token_cost = math.nan
+
     def outdate(self, candidates: Collection[str]) -> None:
         """Note that what was predicted of some candidates was by older heads.
 
@@ -248,7 +264,7 @@ class DecisionLedger:
         """
         now = self._expire()
         current = [p for p in self._pending.values() if version in (None, p.version)]
-        rows = [_to_row(p, now) for p in current]
+        rows = [pending_row(p, now) for p in current]
         contexts = [p.context for p in current]
         if not contexts:
             return [], np.zeros((0, 0), dtype=np.float32)
@@ -294,7 +310,7 @@ class DecisionLedger:
         now = clock()
         for row, context in zip(rows, vectors, strict=True):
             try:
-                pending = _from_row(row, context, now)
+                pending = pending_from(row, context, now)
             except (KeyError, TypeError, ValueError):
                 ledger.unreadable += 1
                 continue
@@ -315,43 +331,3 @@ class DecisionLedger:
         while len(self._pending) > self._capacity:
             self._pending.popitem(last=False)
             self.crowded_out += 1
-
-
-def _to_row(pending: PendingDecision, now: float) -> dict[str, Any]:
-    return {
-        "decision_id": pending.decision_id,
-        "candidate": pending.candidate,
-        "predicted_quality": float(pending.predicted_quality),
-        "predicted_output_tokens": float(pending.predicted_output_tokens),
-        "input_tokens": int(pending.input_tokens),
-        "token_cost": float(pending.token_cost),
-        "version": int(pending.version),
-        "age_seconds": float(now - pending.made_at),
-        "outcome": None if pending.outcome is None else asdict(pending.outcome),
-        "feedback": [asdict(f) for f in pending.feedback.values()],
-    }
-
-
-def _from_row(
-    row: Mapping[str, Any], context: NDArray[np.float32], now: float
-) -> PendingDecision:
-    numbers = {
-        name: float(row[name])
-        for name in ("predicted_quality", "predicted_output_tokens", "token_cost")
-    }
-    age = float(row["age_seconds"])
-    checked = (*numbers.values(), age, *context)
-    if not all(map(math.isfinite, checked)):
-        raise StateFormatError("a pending decision has a number that is not finite")
-    told = [Feedback(**f) for f in row["feedback"]]
-    return PendingDecision(
-        decision_id=str(row["decision_id"]),
-        candidate=str(row["candidate"]),
-        input_tokens=int(row["input_tokens"]),
-        version=int(row["version"]),
-        context=context.copy(),
-        made_at=now - age,
-        outcome=None if row["outcome"] is None else Outcome(**row["outcome"]),
-        feedback={f.kind: f for f in told},
-        **numbers,
-    )

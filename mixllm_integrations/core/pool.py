@@ -4,51 +4,46 @@ What one sets, and what outlives the process: `copying` carries it. `Router` add
 what it does with queries and records.
 """
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
-from typing import Any, Literal, Self, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
-from numpy.typing import NDArray
+import numpy as np
 
-from mixllm_integrations.core import snapshot
 from mixllm_integrations.core.context import ContextModel
-from mixllm_integrations.core.copying import Portable
 from mixllm_integrations.core.decide import Decider, RetiredError
-from mixllm_integrations.core.encoder import (
-    Encoder,
-    StaticEncoder,
-    check_encoder,
-    encoder_spec,
-    load_encoder,
-)
+from mixllm_integrations.core.drift import DriftEvent
+from mixllm_integrations.core.encoder import Encoder, StaticEncoder
 from mixllm_integrations.core.errors import (
     ConfigurationError,
     NoCandidateError,
-    StateFormatError,
     UnknownCandidateError,
 )
 from mixllm_integrations.core.experience import Experience
+from mixllm_integrations.core.exploring import ExplorationBudget
 from mixllm_integrations.core.forecast import Forecaster, Knowledge
 from mixllm_integrations.core.ledger import DecisionLedger
 from mixllm_integrations.core.policy import ExplorationForm, MetaDecisionMaker
 from mixllm_integrations.core.prior import QualityPrior, checked_prior
-from mixllm_integrations.core.reading import read
-from mixllm_integrations.core.records import RecordTable
-from mixllm_integrations.core.settings import RouterSettings
-from mixllm_integrations.core.types import Candidate, FloatArray, number_between
+from mixllm_integrations.core.restoring import Restorable
+from mixllm_integrations.core.settings import BinaryFeedback, RouterSettings
+from mixllm_integrations.core.types import (
+    Candidate,
+    ImplicitSignal,
+)
 from mixllm_integrations.core.waiting import WaitingModel
 
 __all__ = ["CandidatePool"]
 
-_LOG = logging.getLogger("mixllm_integrations")
 _Answer = TypeVar("_Answer")
-_NOBODY = Candidate("nobody", 0, 0)
+_TRIAL_SHARE = 0.02  # of the spending of a period that trials may add
+_MOST_DRIFTS = 100
 
 
-class CandidatePool(Portable):
+class CandidatePool(Restorable):
     """Candidates, settings, and the state of knowledge that decisions are made by.
 
     Parameters are those of `Router`.
@@ -70,6 +65,13 @@ class CandidatePool(Portable):
         n_domains: int = 20,
         l2: float = 1.0,
         forgetting: float = 1.0,
+        binary_feedback: BinaryFeedback = "bayes",
+        implicit_signals: Sequence[ImplicitSignal] = (),
+        refit_every: int | None = None,
+        exploration_spread: float = 1.0,
+        randomisation: float = 0.0,
+        exploration_budget: float | None = None,
+        exploration_period_seconds: float = 86_400.0,
         decision_capacity: int = 20_000,
         decision_max_age_seconds: float = 7 * 86_400.0,
         clock: Callable[[], float] = time.monotonic,
@@ -80,6 +82,11 @@ class CandidatePool(Portable):
             n_domains=n_domains,
             l2=l2,
             forgetting=forgetting,
+            binary_feedback=binary_feedback,
+            implicit_signals=implicit_signals,  # type: ignore[arg-type] # made a tuple
+            refit_every=refit_every,
+            exploration_budget=exploration_budget,
+            exploration_period_seconds=exploration_period_seconds,
             decision_capacity=decision_capacity,
             decision_max_age_seconds=decision_max_age_seconds,
             seed=seed,
@@ -89,6 +96,8 @@ class CandidatePool(Portable):
             exploration=exploration,
             waiting_weight=waiting_weight,
             exploration_form=exploration_form,
+            exploration_spread=exploration_spread,
+            randomisation=randomisation,
         )
         self.encoder: Encoder = StaticEncoder.load() if encoder is None else encoder
         if not isinstance(self.encoder, Encoder):
@@ -108,8 +117,13 @@ class CandidatePool(Portable):
             max_age_seconds=decision_max_age_seconds,
             clock=clock,
         )
+        self._exploration = ExplorationBudget(**self._budget_terms(clock))
+        self._rng = np.random.default_rng(seed)
+        self._refit_mark = 0  # observations that the offline heads have learned
+        self._drifts: deque[DriftEvent] = deque(maxlen=_MOST_DRIFTS)
         self.max_cost_per_query = max_cost_per_query
         self._candidates: dict[str, Candidate] = {}
+        self._is_open = False  # whoever joins from then on is a newcomer
         knowledge = Knowledge(
             ContextModel.unfitted(self.encoder.dimension), prior=checked_prior(prior)
         )
@@ -121,6 +135,7 @@ class CandidatePool(Portable):
             )
         for candidate in candidates:
             self.add_candidate(candidate)
+        self._is_open = True
         if not self._candidates:
             raise NoCandidateError
 
@@ -135,51 +150,10 @@ class CandidatePool(Portable):
         return self._knowledge.heads is not None
 
     @property
-    def willingness_to_pay(self) -> float:
-        """USD for one whole point of quality, above 0; may be set at any time."""
-        return self._policy.willingness_to_pay
-
-    @willingness_to_pay.setter
-    def willingness_to_pay(self, value: float) -> None:
-        self._policy.willingness_to_pay = value
-
-    @property
-    def exploration(self) -> float:
-        """Weight of the uncertainty, at least 0; may be set at any time."""
-        return self._policy.exploration
-
-    @exploration.setter
-    def exploration(self, value: float) -> None:
-        self._policy.exploration = value
-
-    @property
-    def waiting_weight(self) -> float:
-        """Weight of the waiting penalty, at least 0; may be set at any time."""
-        return self._policy.waiting_weight
-
-    @waiting_weight.setter
-    def waiting_weight(self, value: float) -> None:
-        self._policy.waiting_weight = value
-
-    @property
-    def waiting_tolerance_seconds(self) -> float:
-        """How late an answer may start; may be set at any time."""
-        return self._waiting.tolerance_seconds
-
-    @waiting_tolerance_seconds.setter
-    def waiting_tolerance_seconds(self, value: float) -> None:
-        self._waiting.tolerance_seconds = value
-
-    @property
-    def max_cost_per_query(self) -> float | None:
-        """Highest predicted cost in USD, or ``None``; may be set at any time."""
-        return self._max_cost_per_query
-
-    @max_cost_per_query.setter
-    def max_cost_per_query(self, value: float | None) -> None:
-        if value is not None:
-            value = number_between(value, "max_cost_per_query")
-        self._max_cost_per_query = value
+    def drifts(self) -> tuple[DriftEvent, ...]:
+        """The last alarms of candidates that are not what they were, oldest first."""
+        with self._lock:
+            return tuple(self._drifts)
 
     def add_candidate(self, candidate: Candidate) -> None:
         """Let a candidate compete from now on.
@@ -207,7 +181,43 @@ class CandidatePool(Portable):
             self._candidates[candidate.name] = candidate
             self._waiting.add(candidate)
             self._experience.add(candidate.name)
+            if self._is_open:
+                self._experience.welcome(candidate.name)
             self._adopt(self._knowledge, self._experience)
+
+    def rename_candidate(self, old: str, new: str) -> None:
+        """Let a candidate go on under another name, with all that is known of it.
+
+        Parameters
+        ----------
+        old
+            Its name.
+        new
+            Its name from now on; what was kept of a removed one of that name is
+            forgotten.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is none of the old name.
+        ConfigurationError
+            If there is one of the new name, or it is no name.
+        """
+        with self._lock:
+            if old not in self._candidates:
+                raise UnknownCandidateError(old, self._candidates)
+            if new in self._candidates:
+                raise ConfigurationError(
+                    f"there is a candidate {new!r} already: names must be unique"
+                )
+            renamed = replace(self._candidates[old], name=new)
+            in_order = {old: renamed}
+            everyone = [in_order.get(n, c) for n, c in self._candidates.items()]
+            self._candidates = {c.name: c for c in everyone}
+            self._waiting.rename(old, new)
+            self._experience.rename(old, new)
+            self._ledger.rename(old, new)
+            self._adopt(self._knowledge.renamed(old, new), self._experience)
 
     def replace_candidate(self, candidate: Candidate) -> None:
         """Let a candidate go on with another price or other abilities, in one step.
@@ -235,6 +245,8 @@ class CandidatePool(Portable):
                 raise UnknownCandidateError(candidate.name, self._candidates)
             self._candidates[candidate.name] = candidate
             self._waiting.replace(before, candidate)
+            if _prices(before) != _prices(candidate):
+                self._ledger.reprice(candidate.name)
             self._adopt(self._knowledge, self._experience)
 
     def remove_candidate(self, name: str) -> None:
@@ -258,103 +270,16 @@ class CandidatePool(Portable):
             self._experience.remove(name)
             self._adopt(self._knowledge, self._experience)
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        with self._lock:
-            state, arrays = snapshot.router_state(
-                self._knowledge, self._experience, self._ledger
-            )
-            prior = self._knowledge.prior
-            state |= {
-                "prior": prior.revision if prior else None,
-                "candidates": [asdict(c) for c in self._candidates.values()],
-                "encoder": encoder_spec(self.encoder),
-                "settings": asdict(self._settings),
-                "policy": asdict(self._policy),
-                "waiting_tolerance_seconds": self.waiting_tolerance_seconds,
-                "max_cost_per_query": self.max_cost_per_query,
-            }
-        return state, arrays
-
-    @classmethod
-    def _of_state(
-        cls,
-        state: dict[str, Any],
-        arrays: dict[str, NDArray[Any]],
-        *,
-        source: str,
-        encoder: Encoder | None,
-        prior: QualityPrior | Literal["shipped"],
-        clock: Callable[[], float],
-    ) -> Self:
-        try:
-            if encoder is None:
-                encoder = load_encoder(state["encoder"])
-            check_encoder(state["encoder"], encoder)
-            candidates = [Candidate(**given) for given in state["candidates"]]
-            has_prior = state.get("prior", "") is not None
-            router = cls(
-                candidates or [_NOBODY],
-                encoder=encoder,
-                prior=prior if has_prior else "none",
-                waiting_tolerance_seconds=state["waiting_tolerance_seconds"],
-                max_cost_per_query=state["max_cost_per_query"],
-                clock=clock,
-                **state["settings"],
-                **state["policy"],
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StateFormatError(
-                f"the state in {source!r} lacks {error}: restore it from a copy"
-            ) from error
-        if not candidates:  # all had left when it was saved
-            router.remove_candidate(_NOBODY.name)
-        router._restore(state, arrays, clock)
-        return router
-
-    def _restore(
-        self, state: dict[str, Any], arrays: dict[str, Any], clock: Callable[[], float]
-    ) -> None:
-        knowledge, experience, self._ledger = snapshot.router_from(
-            state,
-            arrays,
-            self._settings,
-            names=tuple(self._candidates),
-            probe=read(["Is everything in its place?", ""], self.encoder),
-            clock=clock,
-        )
-        prior = self._knowledge.prior
-        knowledge = replace(knowledge, prior=prior)
-        revision = prior.revision if prior else None
-        if knowledge.leans and state.get("prior") != revision:
-            raise StateFormatError(
-                f"the router was fitted beside prior {state.get('prior')!r}, not "
-                f"{revision!r}: pass prior=, or fit again"
-            )
-        needs_prior = any(name not in knowledge.names for name in self._candidates)
-        if needs_prior and state.get("prior") != revision:
-            _LOG.warning("saved beside another prior than this one: pass prior=")
-        self._adopt(knowledge, experience)
-
-    def _learned(
-        self,
-        start: Knowledge,
-        table: RecordTable,
-        candidates: dict[str, Candidate],
-        *,
-        predictor: str | None = None,
-    ) -> tuple[Knowledge, FloatArray]:
-        return start.learned(
-            table,
-            candidates,
-            encoder=self.encoder,
-            predictor=predictor or self._settings.predictor,
-            n_domains=self._settings.n_domains,
-            seed=self._settings.seed,
-        )
+    def _budget_terms(self, clock: Callable[[], float]) -> dict[str, Any]:
+        share, settings = self._settings.exploration_budget, self._settings
+        return {
+            "share": _TRIAL_SHARE if share is None else share,
+            "period_seconds": settings.exploration_period_seconds,
+            "clock": clock,
+        }
 
     def _new_experience(self, knowledge: Knowledge) -> Experience:
-        settings = self._settings
-        return Experience(knowledge, l2=settings.l2, forgetting=settings.forgetting)
+        return Experience(knowledge, self._settings)
 
     def _adopt(self, knowledge: Knowledge, experience: Experience) -> None:
         """Decide by this from now on; a decision under way begins anew."""
@@ -370,6 +295,9 @@ class CandidatePool(Portable):
             self._waiting,
             self._ledger,
             self._lock,
+            exploration=self._exploration,
+            exploration_is_capped=self._settings.exploration_budget is not None,
+            rng=self._rng,
         )
 
     def _ask(self, question: Callable[[Decider], _Answer]) -> _Answer:
@@ -379,6 +307,13 @@ class CandidatePool(Portable):
         except RetiredError:
             with self._lock:
                 return question(self._decider)
+
+
+def _prices(candidate: Candidate) -> tuple[float, float]:
+    return (
+        candidate.input_cost_per_million_tokens,
+        candidate.output_cost_per_million_tokens,
+    )
 
 
 def _check_candidate(candidate: Candidate) -> None:

@@ -154,6 +154,17 @@ class CostModel:
         free = ~(np.where(np.isfinite(priced), priced, 0.0).sum(axis=0) > 0)
         return cls(input_factor, cost_factor, np.where(free, means, 0.0))
 
+    @classmethod
+    def unknown(cls, n_candidates: int) -> "CostModel":
+        """Return the model of candidates of which no bill was seen.
+
+        Parameters
+        ----------
+        n_candidates
+            How many.
+        """
+        return cls(np.ones(n_candidates), np.ones(n_candidates), np.zeros(n_candidates))
+
     def select(self, kept: Sequence[int]) -> "CostModel":
         """Return the model of some candidates.
 
@@ -221,6 +232,8 @@ class RunningRatio:
         Sums so far, in the same unit.
     prior
         Outcomes' worth of "the prediction is right" that it starts from.
+    memory
+        From so many outcomes on the older ones fade: lengths and bills change.
 
     Notes
     -----
@@ -238,6 +251,7 @@ class RunningRatio:
     predicted: float = 0.0
     count: int = 0
     prior: float = 20.0
+    memory: float = 2_000.0
 
     def update(self, *, real: float, predicted: float) -> None:
         """Add one outcome.
@@ -247,16 +261,29 @@ class RunningRatio:
         real, predicted
             Both non-negative.
         """
-        self.real += real
-        self.predicted += predicted
+        keep = 1.0 if self.count < self.memory else 1.0 - 1.0 / self.memory
+        self.real = keep * self.real + real
+        self.predicted = keep * self.predicted + predicted
         self.count += 1
+
+    def restarted(self, factor: float) -> "RunningRatio":
+        """Return a ratio that has changed, with little behind it yet.
+
+        Parameters
+        ----------
+        factor
+            How much more is real now than was before.
+        """
+        now = self.value * factor
+        return RunningRatio(now * self.prior, self.prior, int(self.prior), prior=1.0)
 
     @property
     def value(self) -> float:
         """The factor to multiply predictions by."""
         if not self.predicted > 0:
             return 1.0
-        weight = self.prior * self.predicted / self.count
+        fading = min(self.memory / self.count, 1.0)  # the start fades as well
+        weight = self.prior * fading * self.predicted / min(self.count, self.memory)
         return (self.real + weight) / (self.predicted + weight)
 
 

@@ -11,10 +11,10 @@ from mixllm_integrations.core.encoder import Encoder, StaticEncoder
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.form import form_features
 from mixllm_integrations.core.shape import shape_counts
-from mixllm_integrations.core.types import FloatArray
+from mixllm_integrations.core.types import FloatArray, number_between
 from mixllm_integrations.core.wordpieces import checked_texts, shipped_tokenizer
 
-__all__ = ["Reading", "digests", "read"]
+__all__ = ["Reading", "digests", "read", "token_array"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,3 +109,30 @@ def digests(reading: Reading) -> NDArray[np.int64]:
     """
     joined = b"".join(blake2b(i.tobytes(), digest_size=8).digest() for i in reading.ids)
     return np.frombuffer(joined, dtype="<i8").astype(np.int64)
+
+
+def token_array(tokens: Sequence[int | None] | None, n: int) -> FloatArray | None:
+    """Return prompt lengths as floats, or ``None`` if none is given.
+
+    Parameters
+    ----------
+    tokens
+        One length per query, ``None`` where it is unknown (NaN in the result).
+    n
+        How many queries.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are not `n` lengths, or one is no length.
+    """
+    if tokens is None:
+        return None
+    if len(tokens) != n:
+        raise ConfigurationError(
+            f"input_tokens has {len(tokens)} values for {n} queries; pass one each"
+        )
+    for value in tokens:
+        if value is not None:
+            number_between(value, "input_tokens", high_is_allowed=False)
+    return np.array([np.nan if t is None else t for t in tokens], dtype=np.float64)

@@ -4,356 +4,288 @@ An arm's matrix is A = l2·I + the sum of weight·xxᵀ over the contexts x it w
 seen with; its moment is b = the sum of weight·target·x. Asked for are the
 leverage xᵀA⁻¹x and the solution A⁻¹b.
 
-No inverse is stored. Older data stand as a Gram matrix with its eigenvectors
-(`Spectrum`), which arms that saw the same rows share; the few contexts since
-are a tail of low rank on top. In the axes of the spectrum both l2·I and any
-share of the data are diagonal: so forgetting is exact at every step, the floor
-l2·I never decays, and an update costs O(d²). A tail that has grown long is
-merged into a new spectrum.
+Older data stand as a `Base`, which arms that saw the same rows share; the few
+contexts since are a tail of low rank on top, so that an update costs O(d²). A
+tail that has grown long is merged into a new base.
+
+With forgetting, data decay but the floor l2·I does not, which takes a new base.
+Until there is one, new contexts weigh more instead: the data stand to each other
+as they should at every update, and to the floor at every new base.
 
 Arms are values: an update makes a new one, so that a refused update leaves
 nothing behind and no arm can touch another.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from mixllm_integrations.core.errors import ConfigurationError, StateFormatError
+from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.core.gram import Base, Gram, pack
 from mixllm_integrations.core.types import FloatArray
 
-__all__ = ["Arrays", "RidgeArm", "Spectrum", "arms_from_arrays", "arms_to_arrays"]
+__all__ = ["ArmGroups", "RidgeArm", "decay_step"]
 
-_LONGEST_TAIL = 64  # our choice: keeps a query cheap and a new spectrum rare
-_ROUNDING = 1e-9  # how far a Gram matrix may miss symmetry and a mass of 0
-
-Arrays: TypeAlias = Mapping[str, NDArray[np.generic]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Spectrum:
-    """A Gram matrix and its eigenvectors; without a matrix, that of no data.
-
-    Parameters
-    ----------
-    gram
-        Sum of xxᵀ, shape ``(d, d)``.
-    axes
-        Its eigenvectors as rows, shape ``(d, d)``.
-    mass
-        Its eigenvalues, shape ``(d,)``, none below 0.
-    """
-
-    gram: FloatArray | None
-    axes: FloatArray | None
-    mass: FloatArray
-
-    @classmethod
-    def of(cls, gram: ArrayLike | None, dimension: int) -> "Spectrum":
-        """Return the spectrum of a Gram matrix.
-
-        Parameters
-        ----------
-        gram
-            Shape ``(dimension, dimension)``; ``None`` or all 0: no data.
-        dimension
-            Length of a context.
-
-        Returns
-        -------
-        Spectrum
-            The spectrum.
-
-        Raises
-        ------
-        ConfigurationError
-            If it is no Gram matrix: wrong shape, not finite, not symmetric, or
-            with an eigenvalue below 0.
-        """
-        if gram is None:
-            return cls(None, None, np.zeros(dimension))
-        matrix = np.array(gram, dtype=np.float64)
-        if matrix.shape != (dimension, dimension):
-            wanted = (dimension, dimension)
-            raise ConfigurationError(
-                f"the matrix must have shape {wanted}, not {matrix.shape}"
-            )
-        size = np.abs(matrix).max(initial=0.0)
-        if not np.isfinite(size):
-            raise ConfigurationError("the matrix is not finite")
-        if size == 0.0:
-            return cls(None, None, np.zeros(dimension))
-        if np.abs(matrix - matrix.T).max() > _ROUNDING * size:
-            raise ConfigurationError("the matrix is not symmetric")
-        mass, columns = np.linalg.eigh(matrix)
-        if not np.isfinite(mass).all():
-            raise ConfigurationError("the matrix has an eigenvalue that is not finite")
-        if not mass[0] >= -_ROUNDING * dimension * size:
-            raise ConfigurationError(
-                f"the matrix is not positive definite: eigenvalue {mass[0]:g}"
-            )
-        return cls(matrix, np.ascontiguousarray(columns.T), np.maximum(mass, 0.0))
-
-    def turn(self, contexts: FloatArray) -> FloatArray:
-        """Return contexts, shape ``(..., d)``, in the axes of this spectrum."""
-        if self.axes is None:
-            return contexts
-        if contexts.ndim == 1:
-            return np.asarray(self.axes @ contexts)
-        return np.asarray(contexts @ self.axes.T)
-
-    def turn_back(self, turned: FloatArray) -> FloatArray:
-        """Return a vector, shape ``(d,)``, in the usual axes again."""
-        return turned if self.axes is None else np.asarray(turned @ self.axes)
+_LONGEST_STEP = 16  # our choice: a short query, little memory, few new bases
+_LARGEST_DECAY = 0.1  # of all data alike, that may be due
+_LARGEST_MASS = 1e12  # times l2: a longer context would drown the ridge in rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RidgeArm:
-    """l2·I + share · (a spectrum) + the sum of weight·xxᵀ over a tail.
+    """The matrix of a base + the sum of weight·xxᵀ over a tail, and a moment.
 
     Parameters
     ----------
-    l2
-        The ridge, above 0.
-    spectrum
+    base
         Older data, perhaps shared with other arms.
-    share
-        What they still count.
     moment
         b, shape ``(d,)``.
     tail, weights
         Contexts since, shape ``(m, d)``, and what each counts, ``(m,)``.
-    scale
-        D^-½, shape ``(d,)``, with the diagonal matrix D = l2 + share · mass.
     known
-        P, shape ``(m, d)``, such that A⁻¹ = D^-½ (I - PᵀP) D^-½ in the axes of
-        the spectrum: with V the turned tail times D^-½ and W the weights,
-        PᵀP = Vᵀ(W⁻¹ + VVᵀ)⁻¹V (Woodbury; Sherman-Morrison row by row).
+        P, shape ``(m, d)``, such that A⁻¹ = Tᵀ(I - PᵀP)T with T of the base:
+        with V the turned tail and W the weights, PᵀP = Vᵀ(W⁻¹ + VVᵀ)⁻¹V
+        (Woodbury; Sherman-Morrison row by row).
+    origin
+        The offline data from which it started, or could start again.
     """
 
-    l2: float
-    spectrum: Spectrum
-    share: float
+    base: Base
     moment: FloatArray
     tail: FloatArray
     weights: FloatArray
-    scale: FloatArray
     known: FloatArray
+    origin: Gram | None = None
 
     @classmethod
     def start(
         cls,
-        spectrum: Spectrum,
+        base: Base,
         *,
-        l2: float,
-        share: float = 1.0,
         moment: FloatArray | None = None,
+        origin: Gram | None = None,
     ) -> "RidgeArm":
         """Return an arm without a tail; a moment left out is 0."""
-        dimension = spectrum.mass.size
-        nothing = np.zeros((0, dimension))
-        return cls(
-            l2=l2,
-            spectrum=spectrum,
-            share=share,
-            moment=np.zeros(dimension) if moment is None else moment,
-            tail=nothing,
-            weights=np.zeros(0),
-            scale=1.0 / np.sqrt(l2 + share * spectrum.mass),
-            known=nothing,
-        )
+        nothing = np.zeros((0, base.dimension))
+        if moment is None:
+            moment = np.zeros(base.dimension)
+        return cls(base, moment, nothing, np.zeros(0), nothing, origin)
 
     @property
     def is_unseen(self) -> bool:
         """Whether it holds no data at all."""
-        return self.spectrum.gram is None and not len(self.tail)
+        return self.base.gram is None and not len(self.tail)
+
+    @property
+    def usual_leverage(self) -> float:
+        """Mean of xᵀA⁻¹x over its own data, trace(A⁻¹(A - l2·I)) / their count.
+
+        NaN if there are none. A tail on top of a base is left out, so that it
+        changes with the base only.
+        """
+        if self.base.count > 0.0:
+            return self.base.freedom / self.base.count
+        if self.base.gram is None and len(self.tail):
+            known = self.known.reshape(-1)
+            return float(known @ known) / float(self.weights.sum())
+        return np.nan
 
     def gram(self) -> FloatArray:
-        """Return A - l2·I, a copy."""
-        dimension = self.moment.size
-        base = self.spectrum.gram
-        older = np.zeros((dimension,) * 2) if base is None else self.share * base
-        return np.asarray(older + (self.tail.T * self.weights) @ self.tail)
+        """Return A - l2·I, shape ``(d, d)``, a copy."""
+        lower = np.tril(self._lower())
+        return np.asarray(lower + np.tril(lower, -1).T)
+
+    def seen(self) -> Gram | None:
+        """Return A - l2·I, packed and shared if possible; ``None``: no data."""
+        if not len(self.tail) and self.base.share == 1.0:
+            return self.base.gram
+        return Gram(pack(self._lower()), self._count())
 
     def solution(self) -> FloatArray:
         """Return A⁻¹b, shape ``(d,)``."""
-        scaled = self._unknown(self.spectrum.turn(self.moment) * self.scale)
-        return self.spectrum.turn_back(scaled * self.scale)
+        return self.base.turn_back(self._unknown(self.base.turn(self.moment)))
 
-    def plus(self, gram: FloatArray, moment: FloatArray | None = None) -> "RidgeArm":
+    def plus(self, more: Gram | None, moment: FloatArray | None = None) -> "RidgeArm":
         """Return the arm with more data, given as their sums, and no tail."""
-        total = Spectrum.of(self.gram() + gram, self.moment.size)
-        more = self.moment if moment is None else self.moment + moment
-        return RidgeArm.start(total, l2=self.l2, moment=more)
+        total = self.seen()
+        if total is None or more is None:
+            total = total or more
+        else:
+            total = Gram(total.packed + more.packed, total.count + more.count)
+        moment = self.moment if moment is None else self.moment + moment
+        base = Base.of(total, self.base.dimension, l2=self.base.l2)
+        return RidgeArm.start(base, moment=moment, origin=self.origin)
 
     def observe(
-        self, context: FloatArray, *, target: float, weight: float, keep: float
+        self,
+        context: FloatArray,
+        *,
+        target: float,
+        weight: float,
+        keep: float = 1.0,
+        step: int = _LONGEST_STEP,
     ) -> "RidgeArm":
-        """Return the arm with one more context; older data count `keep` times."""
-        arm = self
-        if len(arm.tail) >= _LONGEST_TAIL:
-            whole = Spectrum.of(arm.gram(), context.size)
-            arm = RidgeArm.start(whole, l2=arm.l2, moment=arm.moment)
-        if keep < 1.0:
-            arm = arm.decayed(keep)
-        arm = arm.appended(context, weight)
-        return replace(arm, moment=keep * self.moment + weight * target * context)
+        """Return the arm with one more context.
 
-    def appended(self, context: FloatArray, weight: float) -> "RidgeArm":
-        """Return the arm with a longer tail; the moment stays."""
-        scaled = self.spectrum.turn(context) * self.scale
-        fresh = self._unknown(scaled)
-        row = fresh / np.sqrt(1.0 / weight + max(float(scaled @ fresh), 0.0))
-        return replace(
-            self,
-            tail=np.vstack((self.tail, context)),
-            weights=np.append(self.weights, weight),
-            known=np.vstack((self.known, row)),
+        Parameters
+        ----------
+        context, target, weight
+            What is added: weight·xxᵀ, and weight·target·x to the moment.
+        keep
+            What older data are multiplied by per observation.
+        step
+            After how many there is a new base, see `decay_step`.
+
+        Raises
+        ------
+        ConfigurationError
+            If its matrix would be infinite or indefinite.
+        """
+        since = len(self.tail) + 1
+        decay = keep**since
+        if since < step:
+            weight, decay = weight / decay, 1.0
+        moment = decay * self.moment + weight * target * context
+        mass = weight * float(context @ context)
+        if not (mass <= _LARGEST_MASS * self.base.l2 and np.isfinite(moment).all()):
+            raise ConfigurationError("the context or its target is too large")
+        if since < step:
+            return self._appended(context, weight, moment)
+        lower = decay * self._lower() + weight * np.multiply.outer(context, context)
+        gram = Gram(pack(lower), decay * self._count() + weight)
+        base = Base.of(gram, self.base.dimension, l2=self.base.l2)
+        return RidgeArm.start(base, moment=moment, origin=self.origin)
+
+    def _appended(
+        self, context: FloatArray, weight: float, moment: FloatArray
+    ) -> "RidgeArm":
+        turned = self.base.turn(context)
+        fresh = self._unknown(turned)
+        row = fresh / math.sqrt(1.0 / weight + max(float(turned.dot(fresh)), 0.0))
+        return RidgeArm(
+            self.base,
+            moment,
+            np.concatenate((self.tail, context[None])),
+            np.concatenate((self.weights, (weight,))),
+            np.concatenate((self.known, row[None])),
+            self.origin,
         )
 
-    def decayed(self, keep: float) -> "RidgeArm":
-        """Return the arm with its matrix's data counting less; the ridge stays."""
-        share, weights = self.share * keep, self.weights * keep
-        scale = 1.0 / np.sqrt(self.l2 + share * self.spectrum.mass)
-        rows = self.spectrum.turn(self.tail) * scale * np.sqrt(weights)[:, None]
-        root = np.linalg.cholesky(np.eye(len(rows)) + rows @ rows.T)
-        known = np.linalg.solve(root, rows)
-        return replace(self, share=share, weights=weights, scale=scale, known=known)
+    def _count(self) -> float:
+        return self.base.count + float(self.weights.sum())
 
-    def is_sound(self) -> bool:
-        """Whether everything it computes with is finite."""
-        parts = (self.known, self.scale, self.moment, self.weights)
-        return all(bool(np.isfinite(p).all()) for p in parts)
+    def _lower(self) -> FloatArray:
+        """Return A - l2·I, of which only the lower triangle is right."""
+        older = self.base.seen()
+        if len(self.tail):
+            older += (self.tail.T * self.weights) @ self.tail
+        return older
 
-    def _unknown(self, scaled: FloatArray) -> FloatArray:
+    def _unknown(self, turned: FloatArray) -> FloatArray:
         if not len(self.known):
-            return scaled
-        return np.asarray(scaled - (self.known @ scaled) @ self.known)
+            return turned
+        return np.asarray(turned - self.known.dot(turned).dot(self.known))
 
 
-def arms_to_arrays(arms: Sequence[RidgeArm]) -> dict[str, NDArray[np.generic]]:
-    """Return arms as plain arrays; what they share is stored once.
+def decay_step(keep: float) -> int:
+    """Return after how many observations data are to decay, all at once.
+
+    Decay takes a new base, which costs O(d³): so they decay after up to 16, as
+    long as they do not count more than about a tenth too much until then.
+
+    Parameters
+    ----------
+    keep
+        What they are multiplied by per observation, in (0, 1].
+    """
+    if keep == 1.0:
+        return _LONGEST_STEP
+    most = math.log1p(-_LARGEST_DECAY) / math.log(keep)
+    return min(max(int(most), 1), _LONGEST_STEP)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The arms of one base: their columns, and what those with a tail know beside."""
+
+    base: Base
+    columns: list[int] = field(default_factory=list)
+    tails: dict[int, FloatArray] = field(default_factory=dict)
+
+
+class ArmGroups:
+    """Some arms by the base that they share, which is asked once.
 
     Parameters
     ----------
     arms
-        In the order in which `arms_from_arrays` gives them back.
-
-    Returns
-    -------
-    dict of str to array
-        ``arm_of`` (place -> different arm), ``spectrum_of`` (arm -> spectrum,
-        -1: no data), ``share``, ``moment``, and where there are any
-        ``gram/<spectrum>``, ``tail/<arm>``, ``weights/<arm>``.
+        In the order of the columns.
     """
-    different = list({id(arm): arm for arm in arms}.values())
-    place = {id(arm): index for index, arm in enumerate(different)}
-    spectra = {
-        id(arm.spectrum): arm.spectrum
-        for arm in different
-        if arm.spectrum.gram is not None
-    }
-    number = {key: index for index, key in enumerate(spectra)}
-    dimension = arms[0].moment.size if arms else 0
-    arrays: dict[str, NDArray[np.generic]] = {
-        "arm_of": np.array([place[id(arm)] for arm in arms], dtype=np.int64),
-        "spectrum_of": np.array(
-            [number.get(id(arm.spectrum), -1) for arm in different], dtype=np.int64
-        ),
-        "share": np.array([arm.share for arm in different], dtype=np.float64),
-        "moment": np.reshape(
-            [a.moment for a in different], (len(different), dimension)
-        ),
-    }
-    for index, spectrum in enumerate(spectra.values()):
-        if spectrum.gram is not None:
-            arrays[f"gram/{index}"] = spectrum.gram
-    for index, arm in enumerate(different):
-        if len(arm.tail):
-            arrays[f"tail/{index}"] = arm.tail
-            arrays[f"weights/{index}"] = arm.weights
-    return arrays
 
+    def __init__(self, arms: Sequence[RidgeArm]) -> None:
+        self._bases = [arm.base for arm in arms]
+        self.groups: dict[int, _Group] = {}
+        for column, arm in enumerate(arms):
+            self._join(column, arm)
 
-def arms_from_arrays(
-    arrays: Arrays, count: int, *, dimension: int, l2: float, keep: float
-) -> list["RidgeArm | str"]:
-    """Return the arms that `arms_to_arrays` stored, or why one is unreadable.
+    def _join(self, column: int, arm: RidgeArm) -> None:
+        group = self.groups.setdefault(id(arm.base), _Group(arm.base))
+        group.columns.append(column)
+        if len(arm.known):
+            group.tails[column] = arm.known
 
-    Parameters
-    ----------
-    arrays
-        What `arms_to_arrays` returned.
-    count
-        How many arms there must be.
-    dimension, l2
-        Of the arms.
-    keep
-        What older data count after each update; only decides in which order
-        the tail is computed, so that the bits are those that were saved.
+    def swap(self, column: int, arm: RidgeArm) -> None:
+        """Put a newer state of an arm in.
 
-    Returns
-    -------
-    list of RidgeArm or str
-        In the order that was stored; a text says what is wrong with the arm.
+        Parameters
+        ----------
+        column
+            Which arm.
+        arm
+            What it is now.
+        """
+        key = id(self._bases[column])
+        group = self.groups[key]
+        if arm.base is group.base and len(arm.known):
+            group.tails[column] = arm.known
+            return
+        group.columns.remove(column)
+        group.tails.pop(column, None)
+        if not group.columns:
+            del self.groups[key]
+        self._bases[column] = arm.base
+        self._join(column, arm)
 
-    Raises
-    ------
-    StateFormatError
-        If it cannot be told which arm is which.
-    """
-    try:
-        arm_of = np.asarray(arrays["arm_of"]).astype(np.int64, casting="safe")
-        spectrum_of = np.asarray(arrays["spectrum_of"]).astype(np.int64, casting="safe")
-    except (KeyError, TypeError) as error:
-        raise StateFormatError(f"the list of arms is damaged: {error}") from error
-    if arm_of.shape != (count,) or spectrum_of.ndim != 1 or (arm_of < 0).any():
-        raise StateFormatError(
-            f"statistics of {count} arms are needed, the state has {arm_of.shape}"
-        )
-    spectra: dict[int, Spectrum] = {-1: Spectrum.of(None, dimension)}
-    arms: dict[int, RidgeArm | str] = {}
-    for arm in arm_of.tolist():
-        if arm in arms:
-            continue
-        try:
-            base = int(spectrum_of[arm])
-            if base not in spectra:
-                spectra[base] = Spectrum.of(arrays[f"gram/{base}"], dimension)
-            arms[arm] = _arm_from(arrays, arm, spectra[base], l2=l2, keep=keep)
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            arms[arm] = f"{type(error).__name__}: {error}"
-    return [arms[arm] for arm in arm_of.tolist()]
+    def leverages(self, contexts: FloatArray) -> FloatArray:
+        """Return xᵀA⁻¹x of every arm and context, shape ``(n_arms, n)``.
 
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, dimension)``.
+        """
+        if len(contexts) == 1:  # what every decision asks for; half the time
+            return self._leverages_of_one(contexts[0])
+        found = np.empty((len(self._bases), len(contexts)))
+        for group in self.groups.values():
+            turned = group.base.turn(contexts)
+            found[group.columns] = np.einsum("nd,nd->n", turned, turned)
+            for column, known in group.tails.items():
+                rows = turned @ known.T
+                found[column] -= np.einsum("nm,nm->n", rows, rows)
+        return found
 
-def _arm_from(
-    arrays: Arrays, index: int, spectrum: Spectrum, *, l2: float, keep: float
-) -> RidgeArm:
-    dimension = spectrum.mass.size
-    share = float(_finite(arrays["share"][index], "share"))
-    moment = _finite(arrays["moment"][index], "moment")
-    if not 0.0 <= share <= 1.0 or moment.shape != (dimension,):
-        raise StateFormatError(f"share {share:g} or moment {moment.shape} is damaged")
-    arm = RidgeArm.start(spectrum, l2=l2, share=share, moment=moment)
-    if f"tail/{index}" not in arrays:
-        return arm
-    tail = _finite(arrays[f"tail/{index}"], "tail")
-    weights = _finite(arrays[f"weights/{index}"], "weights")
-    if tail.shape != (len(weights), dimension) or not (weights >= 0).all():
-        raise StateFormatError(f"its tail is damaged: {tail.shape}, {weights.shape}")
-    if keep < 1.0 and len(tail) > 1:
-        arm = replace(arm, tail=tail[:-1], weights=weights[:-1]).decayed(1.0)
-        tail, weights = tail[-1:], weights[-1:]
-    for row, weight in zip(tail, weights.tolist(), strict=True):
-        arm = arm.appended(row, weight)
-    return arm
-
-
-def _finite(array: ArrayLike, what: str) -> FloatArray:
-    values = np.array(array, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise StateFormatError(f"its {what} is not finite")
-    return values
+    def _leverages_of_one(self, context: FloatArray) -> FloatArray:
+        found = [0.0] * len(self._bases)
+        for group in self.groups.values():
+            turned = group.base.turn(context)
+            length = float(turned.dot(turned))
+            for column in group.columns:
+                found[column] = length
+            for column, known in group.tails.items():
+                seen = known.dot(turned)
+                found[column] -= float(seen.dot(seen))
+        return np.array(found)[:, None]

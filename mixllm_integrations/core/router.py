@@ -6,15 +6,17 @@ what was learned online, the load and the choice are looked up under it.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from mixllm_integrations.core.decide import token_array
+from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.learning import LearningPool
 from mixllm_integrations.core.limits import Terms
-from mixllm_integrations.core.reading import read
+from mixllm_integrations.core.reading import read, token_array
 from mixllm_integrations.core.types import (
+    IMPLICIT_SIGNALS,
     BatchPrediction,
     Decision,
     Feedback,
     FeedbackKind,
+    ImplicitSignal,
     Outcome,
 )
 
@@ -45,7 +47,8 @@ class Router(LearningPool):
     exploration
         Weight of the uncertainty; 0 turns exploration off.
     exploration_form
-        ``"width"``: sqrt(xᵀA⁻¹x), ``"leverage"``: the paper's xᵀA⁻¹x.
+        ``"width"``: sqrt(xᵀA⁻¹x), ``"leverage"``: the paper's xᵀA⁻¹x,
+        ``"thompson"``: each quality is drawn from its posterior.
     waiting_weight
         Weight of the waiting penalty; 0 turns it off.
     waiting_tolerance_seconds
@@ -59,6 +62,24 @@ class Router(LearningPool):
     forgetting
         What older online data are multiplied by at each new observation, in
         (0, 1]; 1 forgets nothing.
+    binary_feedback
+        How 0 and 1 are learned from: ``"bayes"``, ``"policy_gradient"`` (the
+        paper's).
+    implicit_signals
+        Which of what the traffic itself tells is learned from: see
+        `record_signal`.
+    refit_every
+        After how many observations `refit` runs in the background; ``None``:
+        only when it is called.
+    exploration_spread
+        With ``"thompson"``: standard deviations of that posterior in use, in
+        units of the honest one.
+    randomisation
+        Share of the decisions that are made by lot, so that a log of them can
+        tell what another policy would have earned.
+    exploration_budget, exploration_period_seconds
+        Share of the predicted spending of a period that exploring may add;
+        ``None``: any, but 0.02 while newcomers are tried.
     decision_capacity, decision_max_age_seconds
         How many decisions may await feedback, and how long.
     clock
@@ -254,7 +275,10 @@ class Router(LearningPool):
             if self._ledger.record_outcome(decision_id, outcome):
                 pending = self._ledger.get(decision_id)
                 cost = self._decider.billed(pending.candidate, outcome)
-                self._experience.measure(pending, outcome, cost)
+                events = self._experience.measure(
+                    pending, outcome, cost, self._expected
+                )
+                self._note(*events)
 
     def record_feedback(
         self,
@@ -297,5 +321,46 @@ class Router(LearningPool):
             is_first = not pending.feedback
             is_new = self._ledger.record_feedback(feedback)
             if is_first:
-                self._experience.teach(pending, float(reward))
-            return is_new
+                event = self._experience.teach(pending, feedback, self._expected)
+                self._note(event)
+        self._refit_if_due()
+        return is_new
+
+    def record_signal(self, decision_id: str, signal: ImplicitSignal) -> bool:
+        """Tell what the traffic itself says of an answer.
+
+        Learned from if the router was made with it among its `implicit_signals`;
+        always, the length of an answer that was ``"truncated"`` teaches nothing
+        if that is said before its outcome.
+
+        Parameters
+        ----------
+        decision_id
+            Of which decision.
+        signal
+            ``"regenerate"``: the user wanted another answer; ``"tool_error"``: a
+            tool refused the call; ``"parse_failure"``: what should have been of a
+            schema was not; ``"truncated"``: the answer was cut short.
+
+        Returns
+        -------
+        bool
+            Whether it was new. The second one of a kind changes nothing.
+
+        Raises
+        ------
+        ConfigurationError
+            If the signal is unknown.
+        UnknownDecisionError
+            If the decision is not pending.
+        """
+        if signal not in IMPLICIT_SIGNALS:
+            raise ConfigurationError(
+                f"unknown signal {signal!r}; use one of {IMPLICIT_SIGNALS}"
+            )
+        with self._lock:
+            is_new = self._ledger.record_signal(decision_id, signal)
+            if is_new:
+                pending = self._ledger.get(decision_id)
+                self._experience.signal(pending, signal, self._expected)
+        return is_new

@@ -4,30 +4,35 @@ Beside `persistence`, which moves them to a folder. A candidate whose part is
 damaged is dropped from what was learned with a warning, never the router.
 """
 
-import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.bandit import DesignMatrices, ResidualHeads
 from mixllm_integrations.core.errors import StateFormatError
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.forecast import Knowledge
 from mixllm_integrations.core.ledger import DecisionLedger
 from mixllm_integrations.core.predictors.heads import CandidateHeads
 from mixllm_integrations.core.predictors.selection import KINDS, HeadBank
-from mixllm_integrations.core.pricing import CostModel, RunningRatio
+from mixllm_integrations.core.pricing import CostModel
 from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.settings import RouterSettings
 from mixllm_integrations.core.snapshot_context import (
     context_from,
     context_state,
 )
+from mixllm_integrations.core.snapshot_online import (
+    experience_from,
+    experience_state,
+    part,
+    warn_dropped,
+)
 from mixllm_integrations.core.types import FloatArray
 
-__all__ = ["router_from", "router_state"]
+__all__ = ["router_from", "router_state", "without_replay"]
 
 _State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 _HEADS = (
@@ -48,12 +53,27 @@ def router_state(
         To be saved.
     """
     offline, arrays = _knowledge_state(knowledge)
-    online, more = _experience_state(experience)
+    online, more = experience_state(experience)
     rows, contexts = ledger.state(version=knowledge.version)
     state = {"knowledge": offline, "experience": online, "pending": rows}
     arrays |= {f"online.{name}": array for name, array in more.items()}
     arrays["pending.contexts"] = contexts
     return state, arrays
+
+
+def without_replay(
+    state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> _State:
+    """Return a state without what heads are fitted from again.
+
+    Parameters
+    ----------
+    state, arrays
+        What `router_state` returned.
+    """
+    experience = {**state["experience"], "replay": None}
+    kept = {n: a for n, a in arrays.items() if not n.startswith("online.replay.")}
+    return {**state, "experience": experience}, kept
 
 
 def router_from(
@@ -89,12 +109,11 @@ def router_from(
     try:
         knowledge = _knowledge_from(state["knowledge"], arrays, probe)
         lost = [n for n in state["knowledge"]["names"] if n not in knowledge.names]
-        experience = _experience_from(
+        experience = experience_from(
             knowledge,
+            settings,
             state["experience"],
-            _part("online", arrays),
-            l2=settings.l2,
-            forgetting=settings.forgetting,
+            part("online", arrays),
             names=names,
             lost=lost,
         )
@@ -116,6 +135,7 @@ def _knowledge_state(knowledge: Knowledge) -> _State:
     heads, costs = knowledge.heads, knowledge.costs
     state, arrays = context_state(knowledge.context)
     state |= {"version": knowledge.version, "names": []}
+    state["revision"] = knowledge.revision
     if heads is not None and costs is not None:
         state["names"] = list(heads.names)
         arrays |= {f"heads.{n}": getattr(heads, n) for n in _HEADS}
@@ -143,7 +163,11 @@ def _knowledge_from(
             tried = context.contexts(probe)
             if not np.isfinite(tried).all():
                 raise StateFormatError("a context that it gives is not finite")
-            knowledge = Knowledge(context, version=int(state["version"]))
+            knowledge = Knowledge(
+                context,
+                version=int(state["version"]),
+                revision=int(state["revision"]),
+            )
             if not state["names"]:
                 return knowledge
             return _with_heads(knowledge, state, arrays, tried)
@@ -196,15 +220,14 @@ def _with_heads(
         good &= np.isfinite(said).all(axis=0) & _isfinite(bank)
     kept = np.flatnonzero(good).tolist()
     for i in np.flatnonzero(~good):
-        _warn_dropped(names[i], "its heads are not finite")
+        warn_dropped(names[i], "its heads are not finite")
     if not kept:
         return knowledge
     heads = CandidateHeads(names, quality, length, *numbers)
-    return Knowledge(
-        knowledge.context,
-        heads.select([names[i] for i in kept]),
-        CostModel(*factors).select(kept),
-        knowledge.version,
+    return replace(
+        knowledge,
+        heads=heads.select([names[i] for i in kept]),
+        costs=CostModel(*factors).select(kept),
     )
 
 
@@ -222,105 +245,3 @@ def _isfinite(bank: HeadBank) -> NDArray[np.bool_]:
                 for n, a in own.items()
             )
     return good
-
-
-def _experience_state(experience: Experience) -> _State:
-    """Return what was learned online, as JSON and arrays."""
-    state: dict[str, Any] = {
-        "names": list(experience.designs.names),
-        "kept": list(experience.designs.kept),
-        "lengths": _ratio_rows(experience.lengths),
-        "costs": _ratio_rows(experience.costs),
-    }
-    parts = {"designs": experience.designs, "residuals": experience.residuals}
-    arrays = {
-        f"{part}.{name}": array
-        for part, arms in parts.items()
-        for name, array in arms.state().items()
-    }
-    return state, arrays
-
-
-def _experience_from(
-    knowledge: Knowledge,
-    state: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
-    *,
-    l2: float,
-    forgetting: float,
-    names: Sequence[str],
-    lost: Collection[str],
-) -> Experience:
-    """Return what `_experience_state` gave, without that of the lost heads."""
-    experience = Experience(knowledge, l2=l2, forgetting=forgetting)
-    try:
-        names_then, kept = list(state["names"]), list(state["kept"])
-        experience.designs = DesignMatrices.from_state(
-            _part("designs", arrays),
-            dimension=knowledge.context.dimension,
-            l2=l2,
-            forgetting=forgetting,
-            names=names_then,
-            kept=kept,
-        )
-        residuals = experience.residuals
-        experience.residuals = ResidualHeads.from_state(
-            _part("residuals", arrays),
-            dimension=knowledge.context.dimension,
-            l2=residuals.l2,
-            offline_share=residuals.offline_share,
-            forgetting=forgetting,
-            names=names_then,
-            kept=kept,
-        )
-        experience.lengths = _ratios_from(state["lengths"])
-        experience.costs = _ratios_from(state["costs"])
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise StateFormatError(
-            f"what was learned online cannot be read ({type(error).__name__}: {error})"
-        ) from error
-    bad = {**experience.designs.bad, **experience.residuals.bad}
-    for name in {**bad, **dict.fromkeys(lost)}:
-        if name not in lost:
-            _warn_dropped(name, bad[name])
-        for arms in (experience.designs, experience.residuals):
-            arms.discard(name)
-    for name in lost:
-        experience.lengths.pop(name, None)
-        experience.costs.pop(name, None)
-    for name in names:
-        if name not in experience.designs.names:
-            experience.add(name)
-        experience.lengths.setdefault(name, RunningRatio())
-        experience.costs.setdefault(name, RunningRatio())
-    return experience
-
-
-def _ratio_rows(ratios: Mapping[str, RunningRatio]) -> dict[str, list[float]]:
-    return {name: [r.real, r.predicted, r.count] for name, r in ratios.items()}
-
-
-def _ratios_from(rows: Mapping[str, Sequence[Any]]) -> dict[str, RunningRatio]:
-    return {name: _ratio_from(name, *numbers) for name, numbers in rows.items()}
-
-
-def _ratio_from(name: str, real: float, predicted: float, count: int) -> RunningRatio:
-    sums = float(real), float(predicted)
-    if not (np.isfinite(sums).all() and min(sums) >= 0 and count >= (sums[1] > 0)):
-        _warn_dropped(name, "its lengths or costs are none")
-        return RunningRatio()
-    return RunningRatio(*sums, int(count))
-
-
-def _part(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    start = f"{name}."
-    return {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
-
-
-def _warn_dropped(name: str, why: str) -> None:
-    warnings.warn(
-        f"what was learned of candidate {name!r} is damaged ({why}) and was dropped; "
-        "it starts anew from priors",
-        RuntimeWarning,
-        stacklevel=2,
-    )

@@ -23,6 +23,7 @@ from mixllm_integrations.core.explain import explained
 
 __all__ = [
     "FEEDBACK_KINDS",
+    "IMPLICIT_SIGNALS",
     "REQUIREMENTS",
     "BatchPrediction",
     "Calibration",
@@ -31,6 +32,7 @@ __all__ = [
     "Feedback",
     "FeedbackKind",
     "FloatArray",
+    "ImplicitSignal",
     "Outcome",
     "Prediction",
     "Requirement",
@@ -41,9 +43,11 @@ __all__ = [
 FloatArray: TypeAlias = NDArray[np.float64]
 Requirement = Literal["tools", "vision", "structured_output"]
 FeedbackKind = Literal["refined", "binary"]
+ImplicitSignal = Literal["regenerate", "tool_error", "parse_failure", "truncated"]
 
 REQUIREMENTS: tuple[Requirement, ...] = get_args(Requirement)
 FEEDBACK_KINDS: tuple[FeedbackKind, ...] = get_args(FeedbackKind)
+IMPLICIT_SIGNALS: tuple[ImplicitSignal, ...] = get_args(ImplicitSignal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +331,9 @@ class Decision:
         Length of the prompt that was assumed.
     exploration, waiting_weight
         The weights that were in force.
+    novelty
+        How far the query is from all that was learned from: 1 is as usual, 5
+        five times as far (squared); NaN while nothing was learned.
     """
 
     id: str
@@ -339,6 +346,7 @@ class Decision:
     input_tokens: int = 0
     exploration: float = 0.0
     waiting_weight: float = 0.0
+    novelty: float = math.nan
 
     @property
     def prediction(self) -> Prediction:

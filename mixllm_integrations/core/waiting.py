@@ -167,6 +167,27 @@ class WaitingModel:
                 queue.per_token = per_token
             self._waits[after.name] = queue.wait()
 
+    def rename(self, old: str, new: str) -> None:
+        """Watch a candidate under another name; its calls under way stay.
+
+        Parameters
+        ----------
+        old, new
+            Its names.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If it is not watched.
+        """
+        with self._lock:
+            self._queue(old)
+            self._queues[new] = self._queues.pop(old)
+            self._waits[new] = self._waits.pop(old)
+            for decision_id, call in self._calls.items():
+                if call.name == old:
+                    self._calls[decision_id] = call._replace(name=new)
+
     def remove(self, name: str) -> None:
         """Forget a candidate and release the calls that it has under way.
 

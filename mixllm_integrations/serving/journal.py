@@ -5,10 +5,16 @@ fails is reported once in the log, and the call goes on.
 """
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mixllm_integrations.core.types import Decision, FeedbackKind, Outcome
+from mixllm_integrations.core.types import (
+    Decision,
+    FeedbackKind,
+    Outcome,
+    Prediction,
+)
 from mixllm_integrations.serving.background import BackgroundWriter
 from mixllm_integrations.serving.writer import DirectWriter, Writer
 
@@ -20,6 +26,9 @@ __all__ = ["Journal"]
 # How long feedback waits until it is written; it stays in line after that.
 _FEEDBACK_SECONDS = 10.0
 _FLUSH_SECONDS = 30.0
+
+# What a replay under another policy needs to know of every candidate.
+_SCORES = ("quality", "cost", "uncertainty", "waiting_penalty")
 
 
 class Journal:
@@ -42,11 +51,12 @@ class Journal:
         self.store = store
         wait_for = getattr(store, "wait_for", None)
         at_end = store.close if owned else None
+        append = partial(_append, store.append)
         self._writer: Writer
         if owned or wait_for is not None:
-            self._writer = BackgroundWriter(store.append, at_end=at_end)
+            self._writer = BackgroundWriter(append, at_end=at_end)
         else:
-            self._writer = DirectWriter(store.append, at_end=at_end)
+            self._writer = DirectWriter(append, at_end=at_end)
         if wait_for is not None:
             wait_for(self._writer)
         # At exit too.
@@ -82,12 +92,14 @@ class Journal:
     def decision(
         self, decision: Decision, *, shadow: Mapping[str, Any] | None = None
     ) -> None:
-        """Log a decision.
+        """Log a decision, with what was expected of every candidate.
 
         Parameters
         ----------
         decision
             What was decided.
+        shadow
+            What the router would have done, if another one was to answer.
         """
         expected = decision.prediction
         self._append(
@@ -105,6 +117,7 @@ class Journal:
                 "propensity": float(decision.propensity),
                 "input_tokens": int(decision.input_tokens),
                 "excluded": dict(decision.excluded),
+                "scores": decision.scores,  # `_append` writes it out
                 **({} if shadow is None else {"shadow": dict(shadow)}),
             },
         )
@@ -183,3 +196,28 @@ class Journal:
         payload: Mapping[str, Any],
     ) -> None:
         self._writer.put((kind, decision_id, payload))
+
+
+def _append(
+    append: Callable[..., object],
+    kind: str,
+    decision_id: str,
+    payload: Mapping[str, Any],
+) -> object:
+    """Append an event; its scores are written out here, on the writer's thread."""
+    if kind == "decision":
+        payload = {**payload, "scores": _scores(payload["scores"])}
+    return append(kind, decision_id, payload)
+
+
+def _scores(scores: Mapping[str, Prediction]) -> dict[str, list[Any]]:
+    """Return what was expected of each candidate, one list per quantity.
+
+    Six digits are more than any prediction has, and half of the place.
+    """
+    expected = list(scores.values())
+    columns = {
+        name: [float(f"{getattr(one, name):.6g}") for one in expected]
+        for name in _SCORES
+    }
+    return {"candidates": list(scores), **columns}

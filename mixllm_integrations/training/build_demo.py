@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             candidates=[c.name for c in CANDIDATES],
             max_queries=chosen.max_queries,
         )
-        build_demo_router(records).save(chosen.out)
+        build_demo_router(records).save(chosen.out, compact=True)
     except MixLLMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -33,19 +33,43 @@ def explicit(matrices, contexts):
     return found
 
 
+def groups_of(matrices):
+    groups = matrices._grouped(NAMES).groups.values()
+    return [(group.columns, list(group.tails)) for group in groups]
+
+
 def test_arms_fitted_on_the_same_queries_are_one_group(rng):
-    ((_, groups),) = seen_alike(rng)._grouped(NAMES).spectra
-    assert [columns.tolist() for _, columns, _ in groups] == [[0, 1, 2, 3, 4, 5]]
-    assert groups[0][2] == {}
+    assert groups_of(seen_alike(rng)) == [([0, 1, 2, 3, 4, 5], [])]
 
 
 def test_an_arm_that_learned_leaves_the_others_together(rng):
     matrices = seen_alike(rng)
+    groups_of(matrices)
+    for _ in range(15):
+        matrices.observe(NAMES[2], rng.normal(size=4))
+        # One product for all, and a tail for one.
+        assert groups_of(matrices) == [([0, 1, 2, 3, 4, 5], [2])]
     matrices.observe(NAMES[2], rng.normal(size=4))
-    ((_, groups),) = matrices._grouped(NAMES).spectra
-    ((_, columns, tails),) = groups  # one product for all, and a tail for one
-    assert columns.tolist() == [0, 1, 2, 3, 4, 5]
-    assert list(tails) == [2]
+    assert groups_of(matrices) == [([0, 1, 3, 4, 5], []), ([2], [])]
+
+
+def test_heads_fitted_on_the_same_queries_are_one_group(rng):
+    seen = seen_alike(rng)
+    learned = ResidualHeads(4, offline_share=0.1)
+    for name in NAMES:
+        learned.add(name)
+        learned.start(name, seen.seen(name))
+    assert groups_of(learned) == [([0, 1, 2, 3, 4, 5], [])]
+
+
+def test_arms_that_have_seen_nothing_are_one_group_whatever_they_started_from(rng):
+    seen = seen_alike(rng)
+    learned = ResidualHeads(4)
+    for name in NAMES:
+        learned.add(name)
+    for name in NAMES[:3]:
+        learned.start(name, seen.seen(name))
+    assert groups_of(learned) == [([0, 1, 2, 3, 4, 5], [])]
 
 
 @pytest.mark.parametrize("forgetting", [1.0, 0.9])
@@ -58,13 +82,12 @@ def test_one_that_learned_is_swapped_in_as_if_all_were_derived_anew(rng, forgett
     for step in range(150):  # past the longest tail: then a group is left
         name, row = NAMES[step % 2], rng.normal(size=4)
         matrices.widths(contexts, NAMES)
+        learned.widths(contexts, NAMES)
         learned.correct(contexts, NAMES)
         assert matrices.observe(name, row)
         assert learned.update(name, row, float(rng.normal()))
-        for kept, anew in (
-            (matrices.widths(contexts, NAMES), matrices.widths(contexts, list(NAMES))),
-            (learned.correct(contexts, NAMES), learned.correct(contexts, list(NAMES))),
-        ):
+        for ask in (matrices.widths, learned.widths, learned.correct):
+            kept, anew = ask(contexts, NAMES), ask(contexts, list(NAMES))
             np.testing.assert_array_equal(kept, anew)
 
 

@@ -7,7 +7,7 @@ from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
 from mixllm_integrations.core.policy import MetaDecisionMaker, Scoreboard
 
 
-def board(quality, cost, *, uncertainty=None, penalty=None, eligible=None):
+def board(quality, cost, *, uncertainty=None, penalty=None, eligible=None, **more):
     k = len(quality)
     return Scoreboard(
         quality=np.array(quality, dtype=float),
@@ -15,6 +15,7 @@ def board(quality, cost, *, uncertainty=None, penalty=None, eligible=None):
         uncertainty=np.zeros(k) if uncertainty is None else np.array(uncertainty),
         waiting_penalty=np.zeros(k) if penalty is None else np.array(penalty),
         eligible=np.ones(k, bool) if eligible is None else np.array(eligible),
+        **more,
     )
 
 
@@ -118,6 +119,120 @@ def test_equal_uncertainty_cannot_change_the_choice():
         assert maker(exploration=2.0).choose(even).index == maker().choose(even).index
 
 
+# --- what exploring may do -------------------------------------------------------
+
+
+def test_optimism_adds_to_the_score_but_not_to_the_choice_without_exploring():
+    # 0.5 + 0.3 = 0.8 > 0.6; without exploring 0.6 > 0.5.
+    pair = board([0.6, 0.5], [0.0, 0.0], optimism=np.array([0.0, 0.3]))
+    choice = maker(exploration=1e-9).choose(pair)
+    assert (choice.index, choice.greedy, choice.explored) == (1, 0, True)
+    np.testing.assert_allclose(choice.scores, [0.6, 0.8], rtol=1e-12)
+
+
+def test_without_exploration_there_is_no_optimism():
+    pair = board([0.6, 0.5], [0.0, 0.0], optimism=np.array([0.0, 0.3]))
+    choice = maker(exploration=0.0).choose(pair)
+    assert (choice.index, choice.greedy) == (0, 0)
+    assert choice.scores.tolist() == [0.6, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("allowance", "chosen"),
+    [(0.0, 0), (0.0019, 0), (0.002, 1), (np.inf, 1)],
+)
+def test_a_dearer_one_is_explored_only_within_the_allowance(allowance, chosen):
+    # It costs 0.003 instead of 0.001 USD; 1 USD a point hardly counts.
+    pair = board(
+        [0.6, 0.5],
+        [0.001, 0.003],
+        uncertainty=[0.0, 0.8],
+        optimism=np.array([0.0, 0.05]),
+        exploration_allowance=allowance,
+    )
+    choice = maker(willingness_to_pay=1.0, exploration=0.5).choose(pair)
+    assert (choice.index, choice.greedy) == (chosen, 0)
+    # Who may not be explored shows the score that it has without: 0.5 - 0.003.
+    theirs = 0.497 + (0.45 if chosen else 0.0)
+    np.testing.assert_allclose(choice.scores, [0.599, theirs], rtol=1e-12)
+
+
+@pytest.mark.parametrize("allowance", [-1.0, np.nan])
+def test_the_choice_without_exploring_is_always_allowed(allowance):
+    pair = board([0.6, 0.5], [0, 0], uncertainty=[0.0, 0.9])
+    pair = pair._replace(exploration_allowance=allowance)
+    for changes in ({"exploration": 0.5}, {"randomisation": 1.0}):
+        choice = maker(**changes).choose(pair, rng=np.random.default_rng(0))
+        assert (choice.index, choice.propensity) == (0, 1.0)
+
+
+def test_exploring_what_is_cheaper_needs_no_allowance():
+    pair = board(
+        [0.6, 0.5], [0.003, 0.001], uncertainty=[0.0, 0.9], exploration_allowance=0.0
+    )
+    assert maker(willingness_to_pay=1.0, exploration=0.5).choose(pair).index == 1
+
+
+def test_if_the_most_uncertain_one_is_too_dear_the_next_one_is_explored():
+    three = board(
+        [0.6, 0.5, 0.5],
+        [0.001, 0.009, 0.002],
+        uncertainty=[0.0, 0.9, 0.5],
+        exploration_allowance=0.002,
+    )
+    choice = maker(willingness_to_pay=1.0, exploration=0.5).choose(three)
+    assert choice.index == 2
+    assert choice.scores.argmax() == 2
+
+
+@pytest.mark.parametrize("exploration", [0.0, 0.5])
+@pytest.mark.parametrize("form", ["width", "leverage"])
+def test_a_form_without_chance_leaves_the_source_of_chance_alone(exploration, form):
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    decision = maker(exploration=exploration, exploration_form=form)
+    assert decision.is_random is False
+    decision.choose(board([0.6, 0.5], [0, 0], uncertainty=[0.1, 0.9]), rng=rng)
+    assert rng.bit_generator.state == before
+
+
+@settings(deadline=None, max_examples=100)
+@given(boards(), st.floats(1e-6, 1e6), st.floats(0, 10), st.floats(0, 10))
+def test_without_trials_and_allowance_the_score_has_the_same_bits_as_ever(
+    shown, worth, exploration, waiting
+):
+    assume(shown.eligible.any())
+    decision = maker(
+        willingness_to_pay=worth, exploration=exploration, waiting_weight=waiting
+    )
+    plain = shown.quality - shown.cost / worth
+    if waiting:
+        plain -= waiting * shown.waiting_penalty
+    scores = plain + exploration * shown.uncertainty
+    scores[~shown.eligible] = -np.inf
+    np.testing.assert_array_equal(decision.choose(shown).scores, scores)
+
+
+@settings(deadline=None, max_examples=200)
+@given(boards(), willing, st.floats(0.01, 10.0), st.floats(0.0, 5.0))
+def test_exploring_never_costs_more_than_the_allowance(
+    shown, worth, exploration, allowance
+):
+    assume(shown.eligible.any())
+    capped = shown._replace(exploration_allowance=allowance)
+    decision = maker(willingness_to_pay=worth, exploration=exploration)
+    choice, free = decision.choose(capped), decision.choose(shown)
+    assert (
+        choice.greedy
+        == free.greedy
+        == maker(willingness_to_pay=worth).choose(shown).index
+    )
+    assert shown.eligible[choice.index]
+    assert shown.cost[choice.index] <= shown.cost[choice.greedy] + allowance
+    if shown.cost[free.index] <= shown.cost[free.greedy] + allowance:
+        assert choice.index == free.index
+
+
 # --- properties ----------------------------------------------------------------
 
 
@@ -219,6 +334,10 @@ def test_a_candidate_without_a_number_is_still_the_last_resort():
         ("exploration", np.inf),
         ("waiting_weight", np.nan),
         ("exploration_form", "root"),
+        ("exploration_spread", -1.0),
+        ("exploration_spread", np.inf),
+        ("randomisation", 1.01),
+        ("randomisation", np.nan),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_and_the_old_one_stays(name, value):

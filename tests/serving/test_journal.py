@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 import weakref
+from dataclasses import replace
 
 import pytest
 
@@ -225,3 +226,42 @@ def test_closing_twice_closes_its_store_once():
     journal.close()
     assert store.kinds == ["outcome"]
     assert store.closed == 1
+
+
+def test_what_was_expected_of_every_candidate_is_logged(ranked_router, clock, store):
+    call = Dispatcher(ranked_router, clock=clock, store=store).begin(
+        "q", among=["best", "middle"]
+    )
+    decision = call.decision
+    call.abandon()
+    payload = next(iter(store.events())).payload
+    scores = payload["scores"]
+    assert scores["candidates"] == list(decision.scores)
+    assert set(payload["excluded"]) == set(decision.scores) - {"best", "middle"}
+    for name in ("quality", "cost", "uncertainty", "waiting_penalty"):
+        expected = [getattr(one, name) for one in decision.scores.values()]
+        assert scores[name] == pytest.approx(expected, rel=1e-5)
+        assert all(
+            len(f"{value:.15g}") <= len(f"{value:.6g}") for value in scores[name]
+        )
+
+
+class Watched(dict):
+    """Scores that note who reads all of them."""
+
+    def __init__(self, scores):
+        super().__init__(scores)
+        self.readers = set()
+
+    def values(self):
+        self.readers.add(threading.current_thread().name)
+        return super().values()
+
+
+def test_the_caller_does_not_wait_until_scores_are_written_out(ranked_router):
+    journal = Journal(Settled())
+    decision = ranked_router.route("q")
+    watched = Watched(decision.scores)
+    journal.decision(replace(decision, scores=watched))
+    assert journal.flush(LONG)
+    assert watched.readers == {"mixllm-journal"}

@@ -197,6 +197,46 @@ class CandidateHeads:
             trust,
         )
 
+    def refitted(
+        self,
+        contexts: FloatArray,
+        quality: FloatArray,
+        labelled: NDArray[np.bool_],
+        *,
+        predictor: str,
+        seed: int,
+    ) -> "CandidateHeads":
+        """Return these heads with quality learned anew; lengths stay.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, n_features)``.
+        quality
+            A label, or what stands for one, of every row and candidate.
+        labelled
+            Which are labels, of the same shape.
+        predictor, seed
+            As for `fit`.
+        """
+        means, counts = column_means(quality), labelled.sum(axis=0)
+        bank, found, tried = fit_heads(
+            contexts, quality, predictor=predictor, seed=seed
+        )
+        truth = np.where(labelled, quality, np.nan)[tried] - means
+        usual = counts / (counts + _HALF_TRUST)
+        return replace(
+            self,
+            quality=bank,
+            mean_quality=means,
+            n_labels=counts,
+            shift=np.zeros(len(means)),
+            leans=np.zeros(len(means)),
+            trust=shrunk_slope(
+                found - means, truth, usual, mass=_TRUST_MASS, most=_MOST_TRUST
+            ),
+        )
+
     def leaning(
         self,
         candidates: Sequence[Candidate],
