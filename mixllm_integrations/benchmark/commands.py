@@ -11,6 +11,7 @@ from mixllm_integrations.benchmark.datasets import (
     load_candidates,
     load_table,
 )
+from mixllm_integrations.benchmark.online_command import online
 from mixllm_integrations.benchmark.options import (
     CandidatesOption,
     DataOption,
@@ -32,6 +33,7 @@ __all__ = [
     "coldstart",
     "conformance",
     "offline",
+    "online",
     "overhead",
     "speed",
 ]
@@ -127,6 +129,9 @@ def offline(
     if plot is not None:
         for file in plot_result(result, plot, with_bound=with_oracle):
             typer.echo(f"wrote {file}", err=True)
+
+
+app.command()(online)
 
 
 @app.command()

@@ -22,9 +22,9 @@ from mixllm_integrations.benchmark.online_learners import (
     Played,
     RouterLearner,
     frozen_choices,
+    held_out_by,
     play,
     refitted_over_time,
-    tested,
 )
 from mixllm_integrations.benchmark.online_load import measure_load
 from mixllm_integrations.benchmark.online_peers import PEERS, Setting, available_peers
@@ -42,9 +42,10 @@ from mixllm_integrations.benchmark.online_worlds import (
     WorldSettings,
     available_learners,
     offline_share,
+    plays,
 )
 from mixllm_integrations.benchmark.streams import (
-    BINARY_STREAMS,
+    EXTRA_STREAMS,
     STREAMS,
     chosen_newcomer,
 )
@@ -67,7 +68,6 @@ LEARNERS = (*OURS, IDLE, *PEERS, INFORMED, HINDSIGHT)
 PLAYED_BY_DEFAULT = tuple(
     name for name in LEARNERS if name not in {"ours, no refit", "ours, thompson"}
 )
-_FOR_BINARY = {"ours, bayes", "ours, policy gradient"}
 # Where other values of the willingness to pay are tried as well.
 _AT_OTHER_VALUES = ("refined-30/70", "refined-70/30")
 _NOTED = (
@@ -93,7 +93,7 @@ class _Job:
         scorer = Scorer(self.world, stream, self.willingness_to_pay, self.data)
         found = []
         for learner in self.learners:
-            if learner in _FOR_BINARY and self.stream not in BINARY_STREAMS:
+            if not plays(learner, self.stream):
                 continue
             began = time.perf_counter()
             played = self._played(learner)
@@ -129,7 +129,7 @@ class _Job:
             ),
         }[learner]()
         chosen = frozen_choices(expected, stream, value)
-        return Played(chosen, tested(expected, stream, value))
+        return Played(chosen, held_out_by(expected, stream, value))
 
 
 def run_online(
@@ -159,9 +159,9 @@ def run_online(
     seeds
         One split, one order and one draw of everything each.
     streams, learners
-        Which ones, of `STREAMS` and `LEARNERS`; the router that learns nothing
-        always takes part. What is not installed, or an option that the router
-        does not have, is left out.
+        Which ones, of `STREAMS`, `EXTRA_STREAMS` and `LEARNERS`; the router that
+        learns nothing always takes part. What is not installed, or an option that
+        the router does not have, is left out.
     settings
         How routers are made and fitted.
     willingness_to_pay
@@ -184,7 +184,7 @@ def run_online(
     """
     settings = WorldSettings() if settings is None else settings
     learners = _checked(learners, LEARNERS, "learner")
-    streams = _checked(streams, STREAMS, "stream")
+    streams = _checked(streams, (*STREAMS, *EXTRA_STREAMS), "stream")
     learners = available_peers(available_learners(tuple({**dict.fromkeys(learners)})))
     if IDLE not in learners:
         learners = (IDLE, *learners)

@@ -22,6 +22,7 @@ __all__ = ["online"]
 
 _JOINS = "gemini-3.1-pro"
 _QUICK_STEPS = 600
+_WIDTH = 150
 
 
 def online(
@@ -39,7 +40,8 @@ def online(
         int, typer.Option("--seeds", min=1, help="How many splits, orders and draws.")
     ] = 3,
     streams: Annotated[
-        str | None, typer.Option("--streams", help="Some of them, with commas.")
+        str | None,
+        typer.Option("--streams", help="Some of them, with commas; also refined-5/95."),
     ] = None,
     learners: Annotated[
         str | None,
@@ -140,13 +142,19 @@ def online(
         if feedbacks and not quick:
             say(f"feeding {feedbacks:,} feedbacks")
             found = with_load(found, table.only(names), told, n_feedbacks=feedbacks)
-        print_online(found, Console())
+        print_online(found, _console())
         ending = f"_{table.name}" if len(tables) > 1 else ""
         if json_file is not None:
             write_json(_named(json_file, ending), found.to_json())
         if plot is not None:
             for file in plot_online(found, _named(plot, ending)):
                 typer.echo(f"wrote {file}", err=True)
+
+
+def _console() -> Console:
+    """Return a console that is wide where nobody looks on: in a file, in a log."""
+    found = Console()
+    return found if found.is_terminal else Console(width=_WIDTH)
 
 
 def _with_newcomer(file: Path, pool: str) -> tuple[BenchmarkTable, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from mixllm_integrations.benchmark.online_worlds import (
     World,
     WorldSettings,
     available_learners,
+    plays,
     start_of,
 )
 from mixllm_integrations.benchmark.splits import stratified_split
@@ -107,7 +108,9 @@ class _Maker:
         self.table, self.site, self.settings = table, site, settings
         self.willingness = willingness_to_pay
         self.offline, self.asked, self.test = _parts(table, site)
+        self.unseen = self._unseen_domains()
         self.say = on_step or (lambda _: None)
+        self._made: dict[tuple[Start, tuple[Any, ...]], Router] = {}
         self.candidates = dict(zip(table.names, table.candidates, strict=True))
         self.texts = (
             [table.queries[i] for i in self.asked],
@@ -116,19 +119,15 @@ class _Maker:
 
     def world(self, names: Sequence[str], learners: Sequence[str]) -> World:
         starts = dict.fromkeys(("usual", *(start_of(n) for n in names)))
-        unseen = self._unseen_domains()
-        ours = [learner for learner in learners if learner in OURS]
         routers: dict[tuple[Start, str], Router] = {}
         idle: dict[Start, Expected] = {}
         for start in starts:
             self.say(f"fitting offline: {start}")
-            base = self._offline_router(start, unseen, {})
-            idle[start] = self._expected(self._joined(base))
-            for learner in ours:
-                options = OURS[learner]
-                routers[start, learner] = (
-                    self._offline_router(start, unseen, options) if options else base
-                )
+            idle[start] = self._expected(self._joined(self._offline(start, "")))
+            for learner in learners:
+                here = [n for n in names if start_of(n) == start and plays(learner, n)]
+                if learner in OURS and here:
+                    routers[start, learner] = self._offline(start, learner)
         ground = self._ground(idle["usual"])
         streams = {n: make_stream(n, self._cut(n, ground)) for n in names}
         refits = self._refits(streams, is_asked="full information" in learners)
@@ -141,7 +140,7 @@ class _Maker:
             ground,
             streams,
             tuple(encoder.encode([self.table.queries[i] for i in r]) for r in rows),  # type: ignore[arg-type]
-            unseen,
+            self.unseen,
             routers,
             idle,
             refits,
@@ -159,17 +158,22 @@ class _Maker:
         rng = np.random.default_rng([self.site.seed, 4])
         return tuple(sorted(rng.choice(domains, n, replace=False).tolist()))
 
-    def _offline_router(
-        self, start: Start, unseen: Sequence[str], options: Mapping[str, Any]
-    ) -> Router:
-        names = [
-            n for n in self.site.pool if start != "newcomer" or n != self.site.newcomer
-        ]
-        rows = self.offline
-        if start == "unseen":
-            domains = self.table.domains
-            rows = np.array([i for i in rows if domains[i] not in unseen])
-        return self._fitted(names, rows, options)
+    def _offline(self, start: Start, learner: str) -> Router:
+        """Return a router that was fitted once for all learners it suits."""
+        outsider = self.site.newcomer not in self.site.pool
+        if start == "newcomer" and outsider:  # who is not fitted anyway
+            start = "usual"
+        options = OURS.get(learner, {})
+        key = start, tuple(options.items())
+        if key not in self._made:
+            without = self.site.newcomer if start == "newcomer" else None
+            names = [name for name in self.site.pool if name != without]
+            rows = self.offline
+            if start == "unseen":
+                domains = self.table.domains
+                rows = np.array([i for i in rows if domains[i] not in self.unseen])
+            self._made[key] = self._fitted(names, rows, options)
+        return self._made[key]
 
     def _fitted(
         self,

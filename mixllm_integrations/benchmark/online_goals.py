@@ -93,7 +93,7 @@ def _arrivals(result: OnlineResult) -> Iterator[Goal]:
         "newcomer",
         "queries_to_90",
         "newcomer: queries until 90 % of the share it deserves",
-        lambda f: at_most(f, _QUERIES, "{:,.0f}"),
+        lambda f: at_most(f, _QUERIES, "{:,.0f}", _share_at_the_end(result)),
     )
     yield from _first(
         result,
@@ -127,14 +127,25 @@ def _first(
         yield Goal(what, *judge(known))
 
 
-def _mean_at_most(values: list[float], target: float, form: str) -> _Judged:
+def _share_at_the_end(result: OnlineResult) -> str:
+    """Say what share of the traffic the newcomer has, lest it should flood."""
+    late = result.spread("newcomer", _OURS, "late_share")
+    deserved = result.spread("newcomer", _OURS, "informed_share")
+    if late is None or deserved is None:
+        return ""
+    return f" (share at the end {late[0]:.0%}, deserved {deserved[0]:.0%})"
+
+
+def _mean_at_most(
+    values: list[float], target: float, form: str, beside: str = ""
+) -> _Judged:
     never = sum(1 for value in values if math.isinf(value))
     found = mean_and_spread(v for v in values if not math.isinf(v))
     shown = [] if found is None else [f"{form} ± {form}".format(*found)]
     if never:
         shown.append(f"never in {never} of {len(values)} seeds")
     reached = not never and found is not None and found[0] <= target
-    return f"≤ {form}".format(target), ", ".join(shown), reached
+    return f"≤ {form}".format(target), ", ".join(shown) + beside, reached
 
 
 def _peers(result: OnlineResult) -> Iterator[Goal]:

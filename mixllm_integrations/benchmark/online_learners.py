@@ -20,20 +20,20 @@ from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Decision, FloatArray, Outcome
 
 __all__ = [
+    "HeldOut",
     "Learner",
     "Played",
     "RouterLearner",
     "Spending",
-    "Tested",
     "frozen_choices",
+    "held_out_by",
     "play",
     "refitted_over_time",
-    "tested",
 ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tested:
+class HeldOut:
     """What a learner makes of the queries held out, after the stream.
 
     Parameters
@@ -105,7 +105,7 @@ class Learner(Protocol):
         """Do what takes its time; the stream waits."""
         ...
 
-    def tested(self) -> Tested:
+    def held_out(self) -> HeldOut:
         """Return what it makes of the queries held out, without exploring."""
         ...
 
@@ -122,14 +122,14 @@ class Played:
     ----------
     chosen
         Columns, shape ``(n_steps,)``.
-    tested
+    held_out
         On the queries held out.
     extra
         What else was noted.
     """
 
     chosen: NDArray[np.int64]
-    tested: Tested
+    held_out: HeldOut
     extra: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -170,7 +170,7 @@ def play(stream: Stream, learner: Learner, *, pause_every: int) -> Played:
     for due in sorted(waiting):
         hear(waiting[due])
     learner.pause(len(stream))
-    return Played(chosen, learner.tested(), learner.extra())
+    return Played(chosen, learner.held_out(), learner.extra())
 
 
 class RouterLearner:
@@ -252,7 +252,7 @@ class RouterLearner:
         if self._refit and refit is not None:
             self._refits += bool(refit())
 
-    def tested(self) -> Tested:
+    def held_out(self) -> HeldOut:
         """Return what it expects of the queries held out."""
         found = self._router.predict(list(self._test.queries))
         columns = [self._columns[name] for name in found.candidates]
@@ -260,7 +260,7 @@ class RouterLearner:
         quality, cost = np.full(shape, -np.inf), np.zeros(shape)
         quality[:, columns], cost[:, columns] = found.quality, found.cost
         chosen = choose(quality, cost, self._router.willingness_to_pay)
-        return Tested(chosen, quality, cost)
+        return HeldOut(chosen, quality, cost)
 
     def extra(self) -> dict[str, float]:
         """Return refits, what exploration cost, and when drift was noticed."""
@@ -295,7 +295,9 @@ def frozen_choices(
     return choose(quality, cost, willingness_to_pay)
 
 
-def tested(expected: Expected, stream: Stream, willingness_to_pay: float) -> Tested:
+def held_out_by(
+    expected: Expected, stream: Stream, willingness_to_pay: float
+) -> HeldOut:
     """Return what is made of the queries held out, in the world after a stream.
 
     Parameters
@@ -309,7 +311,7 @@ def tested(expected: Expected, stream: Stream, willingness_to_pay: float) -> Tes
     """
     quality = np.where(stream.present()[-1], expected.test_quality, -np.inf)
     cost = expected.test_cost * stream.price_factors()[-1]
-    return Tested(choose(quality, cost, willingness_to_pay), quality, cost)
+    return HeldOut(choose(quality, cost, willingness_to_pay), quality, cost)
 
 
 def refitted_over_time(

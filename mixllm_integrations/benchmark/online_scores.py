@@ -18,10 +18,10 @@ from mixllm_integrations.benchmark.metrics import (
     willingness_grid,
 )
 from mixllm_integrations.benchmark.online_learners import (
+    HeldOut,
     Played,
-    Tested,
     frozen_choices,
-    tested,
+    held_out_by,
 )
 from mixllm_integrations.benchmark.online_results import OnlineRun, windowed
 from mixllm_integrations.benchmark.online_worlds import World
@@ -56,7 +56,7 @@ class Scorer:
         start = world.start_of(stream.name)
         hindsight = world.hindsight[world.labels_of(stream.name)]
         self._bound = self._rewards(frozen_choices(hindsight, stream, self._value))
-        self._idle = tested(world.idle[start], stream, self._value)
+        self._idle = held_out_by(world.idle[start], stream, self._value)
         self._on_stream = self._stream_curve(start)
         self._here = np.flatnonzero(stream.present()[-1])
         everyone = np.arange(len(stream.test_quality))
@@ -79,8 +79,8 @@ class Scorer:
         quality, cost = stream.quality[rows, chosen], stream.cost[rows, chosen]
         rewards = self._rewards(chosen)
         column = stream.names.index(stream.focus)
-        of_test = np.arange(len(stream.test_quality)), played.tested.chosen
-        reached = self._whole.reached(played.tested)
+        of_test = np.arange(len(stream.test_quality)), played.held_out.chosen
+        reached = self._whole.reached(played.held_out)
         test = stream.test_quality[of_test] - stream.test_cost[of_test] / self._value
         return OnlineRun(
             data=self._data,
@@ -107,7 +107,7 @@ class Scorer:
             extra=self._extra(played, float(cost.sum())),
         )
 
-    def curve(self, found: Tested, rows: NDArray[np.int64]) -> Curve | None:
+    def curve(self, found: HeldOut, rows: NDArray[np.int64]) -> Curve | None:
         """Return quality over cost on some of the queries held out.
 
         Parameters
@@ -140,7 +140,7 @@ class Scorer:
             self._stream.test_cost[at],
         )
 
-    def test_cost(self, found: Tested, rows: NDArray[np.int64]) -> float:
+    def test_cost(self, found: HeldOut, rows: NDArray[np.int64]) -> float:
         """Return the mean cost (USD) of somebody's choices of queries held out."""
         return float(self._stream.test_cost[rows, found.chosen[rows]].mean())
 
@@ -180,14 +180,14 @@ class Scorer:
             is_focus = played.chosen == column
             found |= own_until_half(is_focus, self._stream.turning)
         elif name == "unseen-domains":
-            found |= self._unseen(played.tested)
+            found |= self._unseen(played.held_out)
         return found
 
     def _newcomer(self, played: Played) -> dict[str, float]:
         column = self._stream.names.index(self._stream.focus)
         after = played.chosen[self._stream.turning :] == column
         _, informed = self._world.refits["plain"][-1]
-        deserved = tested(informed, self._stream, self._value).chosen == column
+        deserved = held_out_by(informed, self._stream, self._value).chosen == column
         share = float(deserved.mean())
         return {
             "informed_share": share,
@@ -195,12 +195,12 @@ class Scorer:
             "queries_to_90": queries_until(after, 0.9 * share),
         }
 
-    def _unseen(self, found: Tested) -> dict[str, float]:
+    def _unseen(self, found: HeldOut) -> dict[str, float]:
         """Return what is lost in the unseen domains beside a router fitted on all."""
         world = self._world
         domains = world.ground.test.domains
         rows = np.array([i for i, d in enumerate(domains) if d in world.unseen], int)
-        all_domains = tested(world.idle["usual"], self._stream, self._value)
+        all_domains = held_out_by(world.idle["usual"], self._stream, self._value)
         if not rows.size:
             return {}
         beside = _Comparison(self, all_domains, rows)
@@ -216,13 +216,13 @@ class Scorer:
 class _Comparison:
     """Compares curves with one, on the same queries."""
 
-    def __init__(self, scorer: Scorer, base: Tested, rows: NDArray[np.int64]) -> None:
+    def __init__(self, scorer: Scorer, base: HeldOut, rows: NDArray[np.int64]) -> None:
         self._scorer, self._rows = scorer, rows
         self._reference = scorer.reference(rows)
         self._base = scorer.curve(base, rows)
         self._cost = scorer.test_cost(base, rows) / self._reference.cost
 
-    def reached(self, found: Tested) -> tuple[float, float, float]:
+    def reached(self, found: HeldOut) -> tuple[float, float, float]:
         """Return the gain at the same cost, over levels of it, and of the area."""
         curve = self._scorer.curve(found, self._rows)
         if curve is None or self._base is None:

@@ -22,60 +22,36 @@ from mixllm_integrations.plots.learning import (
     plot_learning,
 )
 
-__all__ = ["FIGURES", "plot_online", "print_online"]
+__all__ = ["plot_online", "print_online"]
 
 # Heading, field, and how a mean and its spread are shown.
-FIGURES: Sequence[tuple[str, str, Callable[[Spread], str]]] = (
+_Shown = Callable[[Spread], str]
+_COLUMNS: Sequence[tuple[str, str, _Shown]] = (
+    ("reward beyond\nno-online", "gain", lambda s: f"{s[0]:+.1f} ± {s[1]:.1f}"),
+    ("regret", "regret", lambda s: f"{s[0]:.1f} ± {s[1]:.1f}"),
+    ("quality", "quality", lambda s: f"{s[0]:.4f}"),
+    ("USD per\n1,000", "cost", lambda s: f"{1e3 * s[0]:.3f}"),
     (
-        "Cumulative reward beyond no-online (points of quality; higher is better)",
-        "gain",
-        lambda s: f"{s[0]:+.1f} ± {s[1]:.1f}",
-    ),
-    (
-        "Regret against a router in hindsight (points of quality; lower is better)",
-        "regret",
-        lambda s: f"{s[0]:.1f} ± {s[1]:.1f}",
-    ),
-    (
-        "In the stream: quality beyond no-online at the same cost",
+        "quality at\nequal cost",
         "equal_cost",
         lambda s: f"{s[0]:+.2%} ± {s[1]:.2%}",
     ),
     (
-        "Held out, after the stream: quality beyond no-online at its cost",
+        "held out: at\nequal cost",
         "test_equal_cost",
         lambda s: f"{s[0]:+.2%} ± {s[1]:.2%}",
     ),
-    (
-        "Held out, after the stream: the same, mean over levels of the cost",
-        "test_levels",
-        lambda s: f"{s[0]:+.2%} ± {s[1]:.2%}",
-    ),
-    (
-        "Held out, after the stream: AIQ beyond no-online",
-        "test_aiq",
-        lambda s: f"{s[0]:+.4f} ± {s[1]:.4f}",
-    ),
-    (
-        "Held out, after the stream: mean reward",
-        "test_reward",
-        lambda s: f"{s[0]:.4f} ± {s[1]:.4f}",
-    ),
-    ("Mean quality in the stream", "quality", lambda s: f"{s[0]:.4f} ± {s[1]:.4f}"),
-    (
-        "Mean cost in the stream (USD per 1,000 queries)",
-        "cost",
-        lambda s: f"{1e3 * s[0]:.3f} ± {1e3 * s[1]:.3f}",
-    ),
+    ("levels", "test_levels", lambda s: f"{s[0]:+.2%}"),
+    ("AIQ", "test_aiq", lambda s: f"{s[0]:+.4f}"),
+    ("reward", "test_reward", lambda s: f"{s[0]:.4f}"),
 )
-_AT_ONCE = 4
 _NOT_DRAWN = {"ours, no refit", "in hindsight"}
 _BOUNDS = {"full information", "in hindsight"}
 _FOLLOWED = ("newcomer", "leaver", "degraded", "price-cut")
 
 
 def print_online(result: OnlineResult, console: Console) -> None:
-    """Print a table per figure, and the goals.
+    """Print a table per stream, and the goals.
 
     Parameters
     ----------
@@ -91,10 +67,15 @@ def print_online(result: OnlineResult, console: Console) -> None:
         f"{result.willingness_to_pay:g} USD ({result.willingness_rule}). The reward "
         "of a query is quality − cost / that. Mean ± spread over the seeds."
     )
-    for heading, field, shown in FIGURES:
-        for start in range(0, len(result.streams), _AT_ONCE):
-            streams = result.streams[start : start + _AT_ONCE]
-            console.print(_table(result, heading, field, shown, streams))
+    console.print(
+        "Reward and regret (against a router in hindsight) are sums over the stream, "
+        "in points of quality. Quality at equal cost is relative to what no-online "
+        "reaches at the learner's cost. Held out, after the stream: quality at "
+        "no-online's cost, mean over levels of the cost, AIQ, each beyond no-online, "
+        "and mean reward."
+    )
+    for stream in result.streams:
+        console.print(_table(result, stream))
     console.print(_goal_table(result))
 
 
@@ -132,25 +113,21 @@ def plot_online(result: OnlineResult, file: Path) -> list[Path]:
     return written
 
 
-def _table(
-    result: OnlineResult,
-    heading: str,
-    field: str,
-    shown: Callable[[Spread], str],
-    streams: Sequence[str],
-) -> Table:
-    table = Table(title=heading, title_justify="left")
+def _table(result: OnlineResult, stream: str) -> Table:
+    n_steps = next(run.n_steps for run in result.runs if run.stream == stream)
+    table = Table(title=f"{stream}: {n_steps:,} queries", title_justify="left")
     table.add_column("learner", no_wrap=True)
-    for stream in streams:
-        table.add_column(stream, justify="right", no_wrap=True)
+    for heading, _, _ in _COLUMNS:
+        table.add_column(heading, justify="right")
     for learner in result.learners:
+        if not result.of(stream, learner):
+            continue
         cells = []
-        for stream in streams:
+        for _, field, shown in _COLUMNS:
             found = result.spread(stream, learner, field)
             cells.append("-" if found is None else shown(found))
-        if any(cell != "-" for cell in cells):
-            style = "bold" if learner == "ours" else ""
-            table.add_row(learner, *cells, style="dim" if learner in _BOUNDS else style)
+        usual = "bold" if learner == "ours" else ""
+        table.add_row(learner, *cells, style="dim" if learner in _BOUNDS else usual)
     return table
 
 

@@ -13,10 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.benchmark.streams import (
-    Ground,
-    Stream,
-)
+from mixllm_integrations.benchmark.streams import BINARY_STREAMS, Ground, Stream
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.core.encoder import Encoder
 from mixllm_integrations.core.errors import ConfigurationError
@@ -34,11 +31,12 @@ __all__ = [
     "WorldSettings",
     "available_learners",
     "offline_share",
+    "plays",
     "start_of",
 ]
 
 USUAL_SHARE = 0.3
-_OFFLINE_SHARES: Mapping[str, float] = {"refined-70/30": 0.7}
+_OFFLINE_SHARES: Mapping[str, float] = {"refined-70/30": 0.7, "refined-5/95": 0.05}
 
 # Our own learners: what they are, as options of the router.
 OURS: Mapping[str, Mapping[str, Any]] = {
@@ -202,6 +200,15 @@ class World:
 def offline_share(stream: str) -> float:
     """Return how much of the training split a stream has labelled offline."""
     return _OFFLINE_SHARES.get(stream, USUAL_SHARE)
+
+
+def plays(learner: str, stream: str) -> bool:
+    """Tell whether a learner differs from another one in a stream.
+
+    How binary feedback is learned from counts where there is some.
+    """
+    is_of_binary = "binary_feedback" in OURS.get(learner, ())
+    return stream in BINARY_STREAMS or not is_of_binary
 
 
 def available_learners(names: Sequence[str]) -> tuple[str, ...]:

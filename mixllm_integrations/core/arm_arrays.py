@@ -1,7 +1,6 @@
 """Arms as plain arrays, and back: what they share is stored and made once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -137,7 +136,7 @@ class _Reader:
             )
         for row, weight in zip(tail, weights.tolist(), strict=True):
             arm = arm.observe(row, target=0.0, weight=weight, step=len(tail) + 1)
-        return replace(arm, moment=moment)
+        return arm
 
     def _base(self, index: int, share: float) -> Base:
         if (index, share) not in self._bases:

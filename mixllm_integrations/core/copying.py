@@ -64,7 +64,8 @@ class Portable(ABC):
             Where to; a router saved there before is replaced. Prompts are not
             in it.
         compact
-            Leave out what only `Router.refit` needs: labels and context vectors.
+            Leave out labels and context vectors, which only `Router.refit`
+            needs: it then does nothing.
 
         Raises
         ------

@@ -5,7 +5,7 @@ one.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from mixllm_integrations.core.drift import DriftEvent
 from mixllm_integrations.core.forecast import Knowledge
 from mixllm_integrations.core.memory import REWARD_VARIANCE, Memory
 from mixllm_integrations.core.pending import PendingDecision
+from mixllm_integrations.core.pricing import RunningRatio
 from mixllm_integrations.core.reliability import Evidence
 from mixllm_integrations.core.types import (
     Feedback,
@@ -32,6 +33,7 @@ Expected: TypeAlias = Callable[[str, FloatArray], FloatArray]
 _JUDGED_ALL_THE_SAME = ("abandoned", "cached", "broken off")
 
 _LEAST_VARIANCE = 0.01
+_LEAST_LATENCY_SECONDS = 0.1  # below it, what changes is the machine, not the model
 # An alarm moves a level by the mean surprise since, drawn to 0 by so many answers;
 # what the head says beyond its level is then trusted as one of few labels.
 _ALARM_MASS, _LABELS_AFTER_ALARM = 5.0, 300.0
@@ -43,6 +45,7 @@ class Experience(Memory):
     def rebase(
         self,
         knowledge: Knowledge,
+        names: Collection[str],
         mark: int,
         expected: Expected,
     ) -> None:
@@ -52,18 +55,33 @@ class Experience(Memory):
         ----------
         knowledge
             With the new heads.
+        names
+            Whose heads are new.
         mark
             How many observations they were fitted on.
         expected
             Quality that the new heads expect of one candidate at contexts.
         """
         self.revision = knowledge.revision
-        names = [name for name in knowledge.names if name in self.designs.names]
         since = self.replay.since(mark)
+        self._factors = None
         for name in names:
+            is_away = name in self.designs.kept
+            if is_away:
+                self.add(name)
+            elif name not in self.designs.names:
+                continue
+            if not self.labels[name]:  # it had no head, so none for lengths either
+                self.lengths[name], self.costs[name] = RunningRatio(), RunningRatio()
             self.residuals.start(name, self.designs.spectrum(name))
             self.labels[name] = float(self.replay.labels(name))
             self.levels[name] = 0.0
+            self.drift.reset(name, "quality")
+            if self.feedback_head is not None:  # the new heads have it in them
+                self.feedback_head.restart(name)
+            if is_away:
+                self.remove(name)
+                continue
             rows = [i for i, who in enumerate(since.names) if who == name]
             if rows:
                 left = since.targets[rows] - expected(name, since.contexts[rows])
@@ -111,9 +129,7 @@ class Experience(Memory):
         evidence = Evidence(residual=reward - hoped, weight=1.0)
         if feedback.kind == "binary":
             source = feedback.source
-            evidence = self.reliability.evidence(
-                source, predicted=hoped, reward=reward
-            )
+            evidence = self.reliability.evidence(source, predicted=hoped, reward=reward)
             # By the offline heads: what was learned online came through this map.
             self.reliability.learn(
                 source,
@@ -224,10 +240,14 @@ class Experience(Memory):
         predicted = pending.predicted_quality
         if pending.revision != self.revision:
             predicted = float(expected(name, context[None])[0])
-        residual = evidence.residual + hoped - predicted - self.levels[name]
+        predicted += self.levels[name]
+        if self.feedback_head is not None:
+            predicted += float(self.feedback_head.scores(context[None], [name])[0, 0])
+        residual = evidence.residual + hoped - predicted
         if self._learn(name, context, residual, evidence.weight):
             outcome = pending.outcome
-            tokens = outcome.output_tokens if outcome is not None else 0
+            is_whole = outcome is not None and "truncated" not in pending.signals
+            tokens = outcome.output_tokens if outcome and is_whole else 0
             self.replay.add(
                 name,
                 context,
@@ -249,11 +269,11 @@ class Experience(Memory):
                     expected_tokens=pending.predicted_output_tokens,
                 )
             )
-        if outcome.latency_seconds is not None:
+        if (outcome.latency_seconds or 0.0) >= _LEAST_LATENCY_SECONDS:
             found.append(
                 self.drift.observe_latency(
                     name,
-                    latency_seconds=outcome.latency_seconds,
+                    latency_seconds=float(outcome.latency_seconds or 0.0),
                     output_tokens=float(outcome.output_tokens),
                 )
             )

@@ -228,6 +228,9 @@ class Trials:
         """Names of the newcomers on trial."""
         return tuple(self._bonus)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tallies
+
     def begin(self, name: str) -> None:
         """Try a newcomer from now on, or go on where its trial was ended.
 

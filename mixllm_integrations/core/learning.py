@@ -88,7 +88,8 @@ class LearningPool(CandidatePool):
                     table.output_tokens[:, here],
                 )
                 self._ledger.outdate(names)
-                self._refit_mark = experience.replay.mark
+                if knowledge.version != before.version:
+                    self._refit_mark = 0
                 self._adopt(knowledge, experience)
         _LOG.log(level, "fitted in %.1f s", time.perf_counter() - began)
         return self
@@ -103,15 +104,19 @@ class LearningPool(CandidatePool):
         Returns
         -------
         bool
-            Whether there was anything to learn: a router that was never fitted
-            has no heads, and learns by feedback alone.
+            Whether there was anything to learn. A router that was never fitted
+            has no heads, and one from a compact folder not the labels to fit
+            them: both learn by feedback alone.
         """
         with self._fitting:
             with self._lock:
                 before, candidates = self._knowledge, dict(self._candidates)
                 table = self._experience.replay.table(tuple(candidates))
-                mark = self._refit_mark
-            if before.heads is None or table.mark == mark:
+                mark, n_renamed = self._refit_mark, len(self._renamed)
+                is_whole = self._experience.replay.is_whole
+            competes = any(name in candidates for name in before.names)
+            if not (competes and is_whole) or table.mark == mark:
+                self._refit_mark = table.mark
                 return False
             forecaster = Forecaster(before, tuple(candidates.values()))
             expected = forecaster.quality_at(table.contexts)
@@ -130,8 +135,12 @@ class LearningPool(CandidatePool):
             )
             with self._lock:
                 self._refit_mark = table.mark
+                fresh = [name for name in table.names if name in knowledge.names]
+                for old, new in self._renamed[n_renamed:]:
+                    knowledge = knowledge.renamed(old, new)
+                    fresh = [new if name == old else name for name in fresh]
                 self._adopt(knowledge, self._experience)
-                self._experience.rebase(knowledge, table.mark, self._expected)
+                self._experience.rebase(knowledge, fresh, table.mark, self._expected)
         _LOG.debug("refitted on %d queries", len(table.contexts))
         return True
 

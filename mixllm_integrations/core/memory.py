@@ -119,8 +119,11 @@ class Memory:
             Whom; it has been added.
         """
         others = [n for n in self.designs.names if n != name]
-        known = max(map(self.replay.labels, others), default=0)
-        if not self.replay.labels(name) and known >= _LABELS_TO_HALVE:
+        known = max(
+            (max(self.labels[n], self.replay.labels(n)) for n in others), default=0
+        )
+        is_new = name in self.trials or not self.replay.labels(name)
+        if is_new and known >= _LABELS_TO_HALVE:
             self.trials.begin(name)
 
     def remove(self, name: str) -> None:

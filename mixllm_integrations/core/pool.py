@@ -119,6 +119,7 @@ class CandidatePool(Restorable):
         )
         self._exploration = ExplorationBudget(**self._budget_terms(clock))
         self._rng = np.random.default_rng(seed)
+        self._renamed: list[tuple[str, str]] = []  # ever, for a fit under way
         self._refit_mark = 0  # observations that the offline heads have learned
         self._drifts: deque[DriftEvent] = deque(maxlen=_MOST_DRIFTS)
         self.max_cost_per_query = max_cost_per_query
@@ -216,7 +217,9 @@ class CandidatePool(Restorable):
             self._candidates = {c.name: c for c in everyone}
             self._waiting.rename(old, new)
             self._experience.rename(old, new)
+            self._ledger.outdate([new])
             self._ledger.rename(old, new)
+            self._renamed.append((old, new))
             self._adopt(self._knowledge.renamed(old, new), self._experience)
 
     def replace_candidate(self, candidate: Candidate) -> None:
@@ -266,6 +269,7 @@ class CandidatePool(Restorable):
             if name not in self._candidates:
                 raise UnknownCandidateError(name, self._candidates)
             del self._candidates[name]
+            self._ledger.reprice(name)  # should it return, then at another price
             self._waiting.remove(name)
             self._experience.remove(name)
             self._adopt(self._knowledge, self._experience)

@@ -81,6 +81,9 @@ class Replay:
     ----------
     mark
         How many observations were ever made.
+    is_whole
+        Whether the labels of all offline heads are there: not after a compact
+        save.
     """
 
     def __init__(self, dimension: int, *, capacity: int = 20_000) -> None:
@@ -92,6 +95,7 @@ class Replay:
         self._contexts = np.zeros((0, dimension), np.float32)
         self._numbers = np.zeros((0, len(_COLUMNS)), np.float32)
         self.mark = 0
+        self.is_whole = True
 
     def __len__(self) -> int:
         return min(self.mark, self._capacity)
@@ -211,7 +215,7 @@ class Replay:
             How many of its last observations stay.
         """
         own = self._of(name)
-        self._who[own[: len(own) - keep]] = _NOBODY
+        self._who[own[: max(len(own) - keep, 0)]] = _NOBODY
         if name in self._labels:
             for part in self._labels[name]:
                 part[:] = np.nan
@@ -274,7 +278,7 @@ class Replay:
         state: dict[str, Any] = {
             "names": names,
             "places": dict(self._places),
-            "mark": self.mark,
+            "is_whole": self.is_whole,
         }
         labels = np.reshape(
             [np.stack(self._labels[n]) for n in names],
@@ -338,7 +342,7 @@ class Replay:
         replay._who = who.astype(np.int32)
         replay._contexts = contexts.astype(np.float32)
         replay._numbers = numbers.astype(np.float32)
-        replay.mark = len(who)
+        replay.mark, replay.is_whole = len(who), bool(state["is_whole"])
         return replay
 
     def _first(self) -> int:
@@ -346,14 +350,15 @@ class Replay:
 
     def _ordered(self) -> NDArray[np.intp]:
         """Return the places of all observations, oldest first."""
-        return np.arange(self._first(), self.mark, dtype=np.intp) % self._capacity
+        return np.arange(self._first(), self.mark) % self._capacity
 
     def _of(self, name: str) -> NDArray[np.intp]:
         place = self._places.get(name)
         if place is None:
             return np.zeros(0, np.intp)
         rows = self._ordered()
-        return rows[self._who[rows] == place]
+        own: NDArray[np.intp] = rows[self._who[rows] == place]
+        return own
 
     def _observations(self, rows: NDArray[np.intp] | list[int]) -> Observations:
         places = np.asarray(rows, dtype=np.intp)

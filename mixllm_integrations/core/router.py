@@ -109,6 +109,11 @@ class Router(LearningPool):
     True
     """
 
+    @property
+    def implicit_signals(self) -> tuple[ImplicitSignal, ...]:
+        """Which of what the traffic itself tells is learned from."""
+        return self._settings.implicit_signals
+
     def predict(
         self, queries: Sequence[str], *, input_tokens: Sequence[int] | None = None
     ) -> BatchPrediction:

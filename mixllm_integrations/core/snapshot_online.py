@@ -102,6 +102,7 @@ def experience_from(
             state["signals"], wanted=settings.implicit_signals
         )
         experience.trials = Trials.from_state(state["trials"])
+        experience.replay.is_whole = not knowledge.names
         if state["replay"] is not None:
             experience.replay = Replay.from_state(
                 state["replay"],
@@ -115,9 +116,10 @@ def experience_from(
     for name in bad:
         if name not in lost:
             warn_dropped(name, bad[name])
-    for room in (experience.reliability, experience.signals):
+    watches = (experience.drift, experience.trials)
+    for room in (experience.reliability, experience.signals, *watches):
         for what, why in room.bad.items():
-            warn_dropped(what, why)
+            warn_dropped(what, str(why))
     experience.discard({**bad, **dict.fromkeys(lost)})
     for name in names:
         if name not in experience.designs.names:

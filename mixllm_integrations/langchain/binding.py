@@ -10,6 +10,7 @@ from typing import Any, Self
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
+from pydantic import ValidationError
 
 from mixllm_integrations.langchain.candidates.needs import (
     NO_NEEDS,
@@ -135,6 +136,49 @@ class SchemaBinding(Binding):
         self.needs = needs.also(
             arguments_needs({"tools": self._kwargs.get("tools")}, converted=True)
         )
+
+    @property
+    def name(self) -> str:
+        """What the schema is called; empty if it has no name."""
+        schema = self.schema
+        if isinstance(schema, Mapping):
+            return str(schema.get("title") or schema.get("name") or "")
+        return getattr(schema, "__name__", "")
+
+    def is_filled_by(self, answer: object) -> bool:
+        """Tell whether an answer, as it is returned, could be parsed.
+
+        Parameters
+        ----------
+        answer
+            What was parsed; with `include_raw` a dict with that in it.
+
+        Returns
+        -------
+        bool
+            True also for a call of a tool that was offered beside the schema.
+        """
+        if self.include_raw and isinstance(answer, Mapping):
+            if answer.get("parsing_error") is not None:
+                return False
+            answer = answer.get("parsed")
+        return answer is not None or bool(self._kwargs.get("tools"))
+
+    def is_broken_by(self, error: BaseException) -> bool:
+        """Tell whether an error says that an answer is not of this schema.
+
+        Parameters
+        ----------
+        error
+            What a call raised; OpenAI's client parses before LangChain does.
+
+        Returns
+        -------
+        bool
+            True for Pydantic's error on a class of this name.
+        """
+        named = getattr(error, "title", None)
+        return isinstance(error, ValidationError) and named == self.name
 
     def _bind(self, model: BaseChatModel) -> Runnable[Any, Any]:
         return model.with_structured_output(

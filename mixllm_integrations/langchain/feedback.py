@@ -1,8 +1,8 @@
-"""What users say of answers, on its way to the router."""
+"""What users and the traffic say of answers, on its way to the router."""
 
 from functools import partial
 
-from mixllm_integrations.core.types import FeedbackKind
+from mixllm_integrations.core.types import FeedbackKind, ImplicitSignal
 from mixllm_integrations.langchain.callbacks import announce_feedback
 from mixllm_integrations.langchain.pool import ModelPool
 from mixllm_integrations.serving import decision_id_of
@@ -12,7 +12,7 @@ __all__ = ["TeachablePool"]
 
 
 class TeachablePool(ModelPool):
-    """Adds feedback."""
+    """Adds feedback and signals."""
 
     def record_feedback(
         self,
@@ -78,3 +78,35 @@ class TeachablePool(ModelPool):
         return await on_own_thread(
             partial(self.record_feedback, answer, reward, kind=kind, source=source)
         )
+
+    def record_signal(self, answer: object, signal: ImplicitSignal) -> bool:
+        """Tell what an application has noticed of an answer, though nobody judged it.
+
+        What the model notices by itself it tells by itself: answers cut short,
+        structured output that cannot be parsed, tools that fail, the same
+        question asked again in one session. This is for the rest, such as a
+        button "another answer". It costs microseconds, also on an event loop.
+
+        Parameters
+        ----------
+        answer
+            As for `record_feedback`.
+        signal
+            ``"regenerate"``: the user wanted another answer. ``"tool_error"``: a
+            tool refused the call. ``"parse_failure"``: what should have been of
+            a schema was not. ``"truncated"``: it was cut short. Learned from if
+            the router was made with it among its `implicit_signals`.
+
+        Returns
+        -------
+        bool
+            False if this was said of this answer already.
+
+        Raises
+        ------
+        ConfigurationError
+            If no decision is found on `answer`, or the signal is unknown.
+        UnknownDecisionError
+            If the decision or run is not known, or not any more.
+        """
+        return self._dispatcher.record_signal(self.run_ids.resolve(answer), signal)

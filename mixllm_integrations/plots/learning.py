@@ -25,6 +25,7 @@ _OTHERS = ("#0072B2", "#009E73", "#56B4E9", "#332288")
 _GREY, _DARK = "#777777", "#222222"
 _OUR_STYLES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1, 1)), "-.")
 _STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_ROLES = ("ours", "peer", "idle", "bound")
 _COLUMNS = 4
 
 
@@ -124,11 +125,12 @@ def plot_learning(
 
 
 def _looks(panels: Sequence[LearningPanel]) -> dict[str, dict[str, Any]]:
-    """Return how each label is drawn, in the order in which they come up."""
+    """Return how each label is drawn: ours first, then as they come up."""
     ours = iter(zip(_OURS, _OUR_STYLES, strict=True))
     others = zip(cycle(_OTHERS), cycle(_STYLES), strict=False)
     found: dict[str, dict[str, Any]] = {}
-    for line in (line for panel in panels for line in panel.lines):
+    lines = [line for panel in panels for line in panel.lines]
+    for line in sorted(lines, key=lambda line: _ROLES.index(line.role)):
         if line.label in found:
             continue
         if line.role == "ours":

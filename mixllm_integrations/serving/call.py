@@ -1,10 +1,11 @@
 """One routed call under way: decision, attempts, outcome."""
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mixllm_integrations.core.errors import NoCandidateError, UnknownDecisionError
-from mixllm_integrations.core.types import Decision, Outcome
+from mixllm_integrations.core.types import Decision, ImplicitSignal, Outcome
 from mixllm_integrations.serving.choosing import Chooser, imagined, shadow_record
 from mixllm_integrations.serving.errors import (
     all_failed,
@@ -20,6 +21,7 @@ from mixllm_integrations.serving.options import (
     CallOptions,
 )
 from mixllm_integrations.serving.retry_after import retry_after_seconds
+from mixllm_integrations.serving.signals import question_of
 
 if TYPE_CHECKING:
     from mixllm_integrations.serving.dispatch import Dispatcher
@@ -48,6 +50,7 @@ class RoutedCall:
         "_first_chunk_at",
         "_open",
         "_options",
+        "_question",
         "_started_at",
         "_tried",
         "_unable",
@@ -60,7 +63,11 @@ class RoutedCall:
     _started_at: float
 
     def __init__(
-        self, dispatcher: "Dispatcher", asked: Asked, options: CallOptions
+        self,
+        dispatcher: "Dispatcher",
+        asked: Asked,
+        options: CallOptions,
+        form: str = "",
     ) -> None:
         self._dispatcher = dispatcher
         self._chooser = Chooser(dispatcher, asked, options)
@@ -72,6 +79,7 @@ class RoutedCall:
         self.shadowed: Decision | None = None
         if options.shadow is not None:
             self.shadowed = self._chooser.unforced()
+        self._question = self._heard(asked, form)
         self._decide(options.prefer)
 
     @property
@@ -109,6 +117,7 @@ class RoutedCall:
         cost: float | None = None,
         cached: bool = False,
         cache: CacheUse = NO_CACHE,
+        signals: Collection[ImplicitSignal] = (),
     ) -> dict[str, Any]:
         """Record a whole answer.
 
@@ -123,6 +132,9 @@ class RoutedCall:
             nothing about latency, length or cost.
         cache
             What passed through the provider's own cache of prompts.
+        signals
+            What is wrong with it on the face of it: ``"truncated"``,
+            ``"parse_failure"``.
 
         Returns
         -------
@@ -143,6 +155,8 @@ class RoutedCall:
         if self._open:
             self._open = False
             cooldown, name = self._dispatcher.cooldown, decision.candidate
+            for signal in signals:  # first: of what was cut short no length is learned
+                self._dispatcher.tell(decision.id, signal)
             if cached:  # which says nothing of the candidate's health
                 cooldown.abandon(name, by=decision.id)
                 self._release("cached")
@@ -150,6 +164,8 @@ class RoutedCall:
                 cooldown.forgive(name, began_at=self._started_at, by=decision.id)
                 self._report(input_tokens, output_tokens, cost)
                 self._note_session(input_tokens + output_tokens, cache)
+            if "parse_failure" not in signals:  # then a program asks again, nobody else
+                self._note_question()
         return self.record(cost=cost)
 
     def record(self, *, cost: float | None = None) -> dict[str, Any]:
@@ -344,6 +360,30 @@ class RoutedCall:
             if self.shadowed is not None:
                 sessions.note(imagined(session), self.shadowed.candidate, tokens)
 
+    def _heard(self, asked: Asked, form: str) -> bytes | None:
+        """Notice that the last question of a session is asked again.
+
+        Returns
+        -------
+        bytes or None
+            The question; ``None`` if nobody wants to know, or if an earlier one is
+            still being answered, in a loop of tool calls.
+        """
+        options, last = self._options, self._dispatcher.last_questions
+        session = options.session
+        if last is None or session is None or self.is_dry or options.prefer is not None:
+            return None
+        question = question_of(asked, form)
+        earlier = last.take(session, question)
+        if earlier is not None:
+            self._dispatcher.tell(earlier, "regenerate")
+        return question
+
+    def _note_question(self) -> None:
+        last, session = self._dispatcher.last_questions, self._options.session
+        if last is not None and session is not None:
+            last.answered(session, self._question, self.decision.id)
+
     def _release(self, why: str) -> None:
         self._record(Outcome(0, 0, error=why))
 
@@ -355,3 +395,4 @@ class RoutedCall:
         journal = self._dispatcher.journal
         if journal is not None:
             journal.outcome(self.decision.id, outcome)
+            self._dispatcher.look_for_drift(self.decision.id)

@@ -19,14 +19,24 @@ Everything here costs microseconds and never waits, so coroutines call it
 directly.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from mixllm_integrations.core.errors import UnknownCandidateError
-from mixllm_integrations.core.types import FeedbackKind, Requirement, number_between
+from mixllm_integrations.core.errors import (
+    UnknownCandidateError,
+    UnknownDecisionError,
+)
+from mixllm_integrations.core.types import (
+    FeedbackKind,
+    ImplicitSignal,
+    Requirement,
+    number_between,
+)
 from mixllm_integrations.serving.call import RoutedCall
 from mixllm_integrations.serving.cooldown import Cooldown
+from mixllm_integrations.serving.drifts import DriftLog
 from mixllm_integrations.serving.feedback import decision_id_of
 from mixllm_integrations.serving.journal import Journal
 from mixllm_integrations.serving.options import (
@@ -37,6 +47,7 @@ from mixllm_integrations.serving.options import (
 )
 from mixllm_integrations.serving.prices import CachePrice
 from mixllm_integrations.serving.sessions import Sessions
+from mixllm_integrations.serving.signals import LastQuestions
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
@@ -44,7 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
-
+_log = logging.getLogger(__name__)
 _NO_OPTIONS = CallOptions()
 
 
@@ -61,9 +72,9 @@ class Dispatcher:
     clock
         Seconds that never go backwards.
     store
-        Where decisions, outcomes and feedback are logged: ``None``, a URL such
-        as ``"sqlite:///events.db"``, or a store. Prompts are never logged. A
-        journal of another dispatcher is shared with it.
+        Where decisions, outcomes, feedback and alarms of drift are logged:
+        ``None``, a URL such as ``"sqlite:///events.db"``, or a store. Prompts
+        are never logged. A journal of another dispatcher is shared with it.
 
     Raises
     ------
@@ -74,6 +85,9 @@ class Dispatcher:
     ----------
     sessions
         Who has read how much of which session.
+    last_questions
+        Who answered the last question of each session; ``None`` if the router
+        learns nothing from its being asked again.
     """
 
     def __init__(
@@ -92,6 +106,12 @@ class Dispatcher:
         self.journal = store if isinstance(store, Journal) else Journal.open(store)
         self.sessions = Sessions(clock=clock)
         self._surcharge: dict[str, float] = {}
+        wanted = router.implicit_signals
+        self.last_questions = (
+            LastQuestions(clock=clock) if "regenerate" in wanted else None
+        )
+        journal = self.journal
+        self._drifts = None if journal is None else DriftLog(router, journal)
 
     def begin(
         self,
@@ -101,6 +121,7 @@ class Dispatcher:
         requires: Iterable[Requirement] = (),
         among: Collection[str] | None = None,
         options: CallOptions = _NO_OPTIONS,
+        form: str = "",
     ) -> RoutedCall:
         """Route a query and return the call that follows from it.
 
@@ -116,6 +137,9 @@ class Dispatcher:
             Names of the candidates that may answer; ``None``: all.
         options
             What the caller asks of this call.
+        form
+            What the answer must be like, for example the name of a schema: the
+            same text in another form is another question.
 
         Returns
         -------
@@ -134,7 +158,7 @@ class Dispatcher:
         for name in (options.candidate, options.shadow):
             if name is not None and name not in options.barred:
                 self._check_known(name, among)
-        return RoutedCall(self, asked, options)
+        return RoutedCall(self, asked, options, form)
 
     def record_feedback(
         self,
@@ -173,7 +197,60 @@ class Dispatcher:
         new = self.router.record_feedback(decision_id, reward, kind=kind, source=source)
         if new and self.journal is not None:
             self.journal.feedback(decision_id, float(reward), kind, source)
+        self.look_for_drift(decision_id)
         return new
+
+    def record_signal(self, answer: object, signal: ImplicitSignal) -> bool:
+        """Tell the router what the traffic itself says of an answer.
+
+        Parameters
+        ----------
+        answer
+            The answer, its routing record, or the id of its decision.
+        signal
+            ``"regenerate"``, ``"tool_error"``, ``"parse_failure"`` or
+            ``"truncated"``; learned from if the router was made with it among
+            its `implicit_signals`.
+
+        Returns
+        -------
+        bool
+            False if this was said of this decision already.
+
+        Raises
+        ------
+        ConfigurationError
+            If no decision is found on `answer`, or the signal is unknown.
+        UnknownDecisionError
+            If the router does not know the decision, or not any more.
+        """
+        return self.router.record_signal(decision_id_of(answer), signal)
+
+    def tell(self, decision_id: str, signal: ImplicitSignal) -> None:
+        """Do what `record_signal` does, for a decision that may be forgotten.
+
+        Parameters
+        ----------
+        decision_id
+            Which decision.
+        signal
+            What was seen.
+        """
+        try:
+            self.router.record_signal(decision_id, signal)
+        except UnknownDecisionError:  # an old answer, or that of another router
+            _log.debug("decision %s is not pending any more", decision_id)
+
+    def look_for_drift(self, decision_id: str) -> None:
+        """Log the alarms that the last outcome or feedback has raised.
+
+        Parameters
+        ----------
+        decision_id
+            Of which decision it was.
+        """
+        if self._drifts is not None:
+            self._drifts.look(decision_id)
 
     def know_cache(self, name: str, price: CachePrice) -> None:
         """Note what a candidate's cache of prompts changes.

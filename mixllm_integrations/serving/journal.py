@@ -165,6 +165,18 @@ class Journal:
         self._writer.put(("feedback", decision_id, payload), keep=True)
         self._writer.flush(_FEEDBACK_SECONDS)
 
+    def drift(self, decision_id: str, payload: Mapping[str, Any]) -> None:
+        """Log an alarm.
+
+        Parameters
+        ----------
+        decision_id
+            Of the decision that raised it.
+        payload
+            What it says.
+        """
+        self._writer.put(("drift", decision_id, payload), keep=True)
+
     def flush(self, timeout_seconds: float | None = _FLUSH_SECONDS) -> bool:
         """Wait until everything logged so far is in the store.
 

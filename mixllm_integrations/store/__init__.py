@@ -15,7 +15,7 @@ from mixllm_integrations.core.errors import ConfigurationError
 
 __all__ = ["EVENT_KINDS", "Event", "EventKind", "EventStore", "open_store"]
 
-EventKind = Literal["decision", "outcome", "feedback"]
+EventKind = Literal["decision", "outcome", "feedback", "drift"]
 
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
@@ -29,7 +29,7 @@ class Event:
     sequence
         Its place in the log: grows, may have gaps, is never given twice.
     kind
-        ``"decision"``, ``"outcome"`` or ``"feedback"``.
+        ``"decision"``, ``"outcome"``, ``"feedback"`` or ``"drift"``.
     decision_id
         The decision it speaks of.
     at

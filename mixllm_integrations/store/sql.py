@@ -149,7 +149,7 @@ class SQLStore(Settling):
         Parameters
         ----------
         kind
-            ``"decision"``, ``"outcome"`` or ``"feedback"``.
+            One of `EVENT_KINDS`.
         decision_id
             The decision it speaks of.
         payload

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixllm_integrations.core.bandit import DesignMatrices, ResidualHeads
+from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.core.gram import Base, Gram
 from mixllm_integrations.core.ridge import decay_step
 
 NAMES = ("a", "b", "c")
@@ -243,3 +245,21 @@ def test_what_an_arm_was_fitted_on_has_novelty_1_on_average(seed, n, d, l2):
     np.testing.assert_allclose(
         learned.novelty(3 * rows, ["a"]), 9 * learned.novelty(rows, ["a"])
     )
+
+
+def test_a_head_finds_its_offline_data_as_usual_as_they_are_whatever_their_share():
+    rows, _, _ = stream(0, 30, 5)
+    seen, learned = DesignMatrices(5), heads(5, offline_share=0.2)
+    seen.add("a")
+    seen.accumulate(rows, np.ones((30, 1), dtype=bool), ["a"])
+    learned.start("a", seen.seen("a"))
+    assert learned.novelty(rows, ["a"]).mean() == pytest.approx(1.0, rel=1e-12)
+
+
+def test_a_matrix_in_which_rounding_has_eaten_the_ridge_is_refused():
+    # [[1, 1/2], [1/2, 1/4]] less 2u at the end and with a ridge of 3u, u = 2^-54: the
+    # factor's last pivot is u, as if the ridge were a third of what it is.
+    gram = Gram(np.array([1.0, 0.5, 0.25 - 2 * 2.0**-54]))
+    with pytest.raises(ConfigurationError, match="too large for an l2"):
+        Base.of(gram, 2, l2=3 * 2.0**-54)
+    assert Base.of(gram, 2, l2=2.0**-20).freedom < 2.0

@@ -152,3 +152,13 @@ def test_a_correction_is_seen_by_the_next_query():
     assert heads.correct(x, names).tolist() == [[0.0, 0.0]]
     heads.update("b", x[0], 1.0)  # 1·1 / (1 + 1)
     assert heads.correct(x, names).tolist() == [[0.0, pytest.approx(0.5)]]
+
+
+def test_a_head_whose_moment_is_back_at_0_corrects_nothing():
+    heads, names, x = ResidualHeads(1), ("a", "b"), np.ones((1, 1))
+    for name in names:
+        heads.add(name)
+        heads.update(name, x[0], 0.5)
+    heads.correct(x, names)
+    heads.update("b", x[0], -0.5)
+    assert heads.correct(x, names).tolist() == [[pytest.approx(0.25), 0.0]]

@@ -138,6 +138,15 @@ def test_heads_that_restart_alike_share_one_matrix():
     assert learned._arms["a"].origin is offline.seen("all")
 
 
+def test_a_head_can_restart_after_it_was_merged_with_a_worker():
+    learned, worker = heads("a", offline_share=0.5), heads("a", offline_share=0.5)
+    learned.start("a", np.eye(D))
+    worker.update("a", np.ones(D), 0.5)
+    learned.merge(worker)
+    learned.restart("a", 0.1)
+    np.testing.assert_allclose(learned.gram("a"), 0.1 * np.eye(D))
+
+
 @pytest.mark.parametrize("make", [matrices, heads])
 def test_a_renamed_arm_keeps_its_place_and_every_bit(make):
     arms, names = make("a", "b", "c"), ("a", "b", "c")

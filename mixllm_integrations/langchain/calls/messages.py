@@ -1,6 +1,6 @@
 """What the adapter reads off LangChain messages, and what it writes on them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.messages import (
@@ -14,11 +14,21 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata, add_usage
 
-from mixllm_integrations.serving import RECORD_KEY, Turn, record_of, text_tokens
+from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.langchain.calls.signals import is_cut_short
+from mixllm_integrations.serving import (
+    RECORD_KEY,
+    Turn,
+    conversation_tokens,
+    record_of,
+    routed_text,
+    text_tokens,
+)
 
 __all__ = [
     "Spent",
     "loop_candidate",
+    "query_of",
     "says_something",
     "spent_on",
     "turns_of",
@@ -45,6 +55,8 @@ class Spent:
         ``None`` if it does not tell.
     cache_write_tokens
         How many of them were put into it.
+    is_cut_short
+        Whether it ended at a limit of tokens.
     """
 
     __slots__ = (
@@ -53,6 +65,7 @@ class Spent:
         "cached",
         "cost",
         "input_tokens",
+        "is_cut_short",
         "output_tokens",
     )
 
@@ -65,6 +78,7 @@ class Spent:
         cached: bool = False,
         cache_read_tokens: int | None = None,
         cache_write_tokens: int = 0,
+        is_cut_short: bool = False,
     ) -> None:
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
@@ -72,6 +86,7 @@ class Spent:
         self.cached = cached
         self.cache_read_tokens = cache_read_tokens
         self.cache_write_tokens = cache_write_tokens
+        self.is_cut_short = is_cut_short
 
 
 def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
@@ -88,6 +103,49 @@ def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
         One pair per message; images and tool calls are left out.
     """
     return [(_role(message), _text(message)) for message in messages]
+
+
+def query_of(
+    messages: list[BaseMessage],
+    chosen_text: Callable[[list[BaseMessage]], str] | None,
+) -> tuple[str, int | None]:
+    """Return which text of a conversation is routed, and how long the whole is.
+
+    Parameters
+    ----------
+    messages
+        From first to last.
+    chosen_text
+        Returns the text; ``None``: `routed_text` does.
+
+    Returns
+    -------
+    tuple
+        The text, and tokens; ``None`` for a single message, which the router
+        counts itself.
+
+    Raises
+    ------
+    ConfigurationError
+        If `chosen_text` returns something else.
+    """
+    if chosen_text is None and len(messages) == 1:
+        content = messages[0].content
+        if isinstance(content, str):
+            return content, None
+    turns = turns_of(messages)
+    tokens = conversation_tokens(turns)
+    if chosen_text is None:
+        return routed_text(turns), tokens
+    if tokens is None:
+        tokens = sum(text_tokens(text) for _, text in turns)
+    query = chosen_text(messages)
+    if not isinstance(query, str):
+        raise ConfigurationError(
+            "query_from must return the text to route as a str, not a "
+            f"{type(query).__name__}"
+        )
+    return query, tokens
 
 
 def loop_candidate(messages: Sequence[BaseMessage]) -> str | None:
@@ -116,7 +174,11 @@ def loop_candidate(messages: Sequence[BaseMessage]) -> str | None:
 
 
 def spent_on(
-    usage: UsageMetadata | None, answer: BaseMessage | None, said: str = ""
+    usage: UsageMetadata | None,
+    answer: BaseMessage | None,
+    said: str = "",
+    *,
+    ended_short: bool = False,
 ) -> Spent:
     """Return what an answer took.
 
@@ -129,15 +191,18 @@ def spent_on(
         The answer, if it is at hand as a whole.
     said
         The answer's text, if it is not.
+    ended_short
+        Whether it ended at a limit of tokens, if it is not.
 
     Returns
     -------
     Spent
         LangChain reports a total cost of 0 for an answer out of a cache.
     """
+    cut = ended_short or (answer is not None and is_cut_short(answer.response_metadata))
     if usage is None:
         text = said if answer is None else _said(answer)
-        return Spent(-1, text_tokens(text))
+        return Spent(-1, text_tokens(text), is_cut_short=cut)
     cost: Any = usage.get("total_cost")
     read, written = _prompt_cache(usage.get("input_token_details") or {})
     return Spent(
@@ -147,6 +212,7 @@ def spent_on(
         cached=cost is not None and not cost,
         cache_read_tokens=read,
         cache_write_tokens=written,
+        is_cut_short=cut,
     )
 
 

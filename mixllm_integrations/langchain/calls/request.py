@@ -6,34 +6,29 @@ methods of the model share it.
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
-from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.langchain.binding import BINDING, Binding, SchemaBinding
 from mixllm_integrations.langchain.calls.control import wish_of
 from mixllm_integrations.langchain.calls.messages import (
     Spent,
+    query_of,
     spent_on,
-    turns_of,
     with_record,
 )
+from mixllm_integrations.langchain.calls.signals import (
+    lacks_its_end,
+    refused_call,
+    signals_of,
+)
+from mixllm_integrations.langchain.calls.usage_watch import UsageWatch
 from mixllm_integrations.langchain.candidates.needs import needs_of
 from mixllm_integrations.langchain.candidates.seats import Seat
 from mixllm_integrations.langchain.history import adapted
-from mixllm_integrations.serving import (
-    CacheUse,
-    RoutedCall,
-    conversation_tokens,
-    routed_text,
-    text_tokens,
-)
+from mixllm_integrations.serving import CacheUse, RoutedCall
 from mixllm_integrations.serving.errors import (
     answered_badly,
     is_from_callback,
@@ -43,41 +38,13 @@ from mixllm_integrations.serving.errors import (
 if TYPE_CHECKING:
     from mixllm_integrations.langchain.pool import ModelPool
 
-__all__ = ["Request", "UsageWatch"]
+__all__ = ["Request"]
 
 _MANY_MESSAGES = 500  # to read them all takes longer than a loop should wait
 
 
 def _nobody(decision_id: str) -> None:
     """Hear of a decision, and do nothing."""
-
-
-class UsageWatch(BaseCallbackHandler):
-    """Hears what the LLM run inside a structured call used.
-
-    The call itself returns what was parsed, which does not tell.
-    """
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.message: AIMessage | None = None
-        self.usage: UsageMetadata | None = None
-
-    def on_llm_end(
-        self,
-        response: LLMResult,
-        *,
-        run_id: UUID,  # noqa: ARG002
-        parent_run_id: UUID | None = None,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ANN401, ARG002
-    ) -> None:
-        """Note the answer and its usage."""
-        first = response.generations[0][0] if response.generations[0] else None
-        if isinstance(first, ChatGeneration) and isinstance(first.message, AIMessage):
-            self.message = first.message
-            if first.message.usage_metadata is not None:
-                self.usage = add_usage(self.usage, first.message.usage_metadata)
 
 
 class Request:
@@ -110,6 +77,7 @@ class Request:
         "_call",
         "_config",
         "_model",
+        "_schema",
         "follow",
         "messages",
         "prompt",
@@ -129,7 +97,9 @@ class Request:
     ) -> None:
         self._model = model
         self._config = config
-        self._binding: Binding | None = kwargs.pop(BINDING, None)
+        binding: Binding | None = kwargs.pop(BINDING, None)
+        self._binding = binding
+        self._schema = binding if isinstance(binding, SchemaBinding) else None
         if stop is not None:
             kwargs["stop"] = stop
         self._arguments = kwargs
@@ -160,15 +130,19 @@ class Request:
             If no candidate is able to.
         """
         model = self._model
-        query, input_tokens = self._query()
+        query, input_tokens = query_of(self.messages, model.query_from)
         needs = needs_of(self.messages, self._binding, self._arguments)
         wish = wish_of(model, self.messages, self._arguments, self._config, needs)
+        refused = refused_call(self.messages)
+        if refused is not None and not wish.options.dry_run:
+            model.dispatcher.tell(refused, "tool_error")
         self._call = model.dispatcher.begin(
             query,
             input_tokens=input_tokens,
             requires=wish.requires,
             among=wish.among,
             options=wish.options,
+            form="" if self._schema is None else self._schema.name,
         )
 
     @property
@@ -226,7 +200,7 @@ class Request:
                 if not self.call.decline(error):
                     raise self.call.failure() from None
                 self.follow(self.call.decision.id)
-        if isinstance(self._binding, SchemaBinding):
+        if self._schema is not None:
             self.watch = UsageWatch()
         arguments = self._arguments
         if chosen.arguments:
@@ -289,10 +263,13 @@ class Request:
         if is_from_callback(error):  # the caller's own handler insists on it
             self.call.abandon()
         elif self._has_answered():
-            self.succeeded(self.watched())
-        elif answered_badly(error):  # it has answered, and is paid for
+            self.succeeded(self.watched(), fits=False)
+        elif answered_badly(error) or (
+            self._schema is not None and self._schema.is_broken_by(error)
+        ):  # it has answered, and is paid for
             asked, said = usage_of_error(error) or (-1, 0)
-            self.succeeded(Spent(asked, said))
+            spent = Spent(asked, said, is_cut_short=lacks_its_end(error))
+            self.succeeded(spent, fits=False)
         else:
             return False
         return True
@@ -314,19 +291,36 @@ class Request:
         if isinstance(answer, AIMessage):
             record = self.succeeded(spent_on(answer.usage_metadata, answer))
             return with_record(answer, record), record
-        record = self.succeeded(self.watched())
+        record = self.succeeded(self.watched(), fits=self.fits(answer))
         raw = answer.get("raw") if isinstance(answer, dict) else None
         if isinstance(raw, BaseMessage) and self.returns_raw:
             answer = {**answer, "raw": with_record(raw, record)}
         return answer, record
 
-    def succeeded(self, spent: Spent) -> dict[str, Any]:
+    def fits(self, answer: object) -> bool:
+        """Tell whether what is returned is of the schema, if there is one.
+
+        Parameters
+        ----------
+        answer
+            What was parsed.
+
+        Returns
+        -------
+        bool
+            False if nothing could be parsed.
+        """
+        return self._schema is None or self._schema.is_filled_by(answer)
+
+    def succeeded(self, spent: Spent, *, fits: bool = True) -> dict[str, Any]:
         """Report what the answer took.
 
         Parameters
         ----------
         spent
             Tokens and cost.
+        fits
+            Whether it is of the schema that was asked for.
 
         Returns
         -------
@@ -343,6 +337,7 @@ class Request:
             cost=spent.cost,
             cached=spent.cached,
             cache=CacheUse(spent.cache_read_tokens, spent.cache_write_tokens),
+            signals=signals_of(is_cut_short=spent.is_cut_short, fits=fits),
         )
         used = {"input_tokens": asked, "output_tokens": spent.output_tokens}
         self.seen.update(self.record, **used)
@@ -367,8 +362,7 @@ class Request:
     @property
     def returns_raw(self) -> bool:
         """Whether the answer is a dict with the message under ``"raw"``."""
-        binding = self._binding
-        return isinstance(binding, SchemaBinding) and binding.include_raw
+        return self._schema is not None and self._schema.include_raw
 
     def release(self) -> None:
         """Stop counting as load, whatever has happened; for ``finally``."""
@@ -378,23 +372,3 @@ class Request:
     def _has_answered(self) -> bool:
         """Tell whether only the parsing failed: a matter of quality, not of load."""
         return self.watch is not None and self.watch.message is not None
-
-    def _query(self) -> tuple[str, int | None]:
-        messages, chosen_text = self.messages, self._model.query_from
-        if chosen_text is None and len(messages) == 1:
-            content = messages[0].content
-            if isinstance(content, str):
-                return content, None
-        turns = turns_of(messages)
-        tokens = conversation_tokens(turns)
-        if chosen_text is None:
-            return routed_text(turns), tokens
-        if tokens is None:
-            tokens = sum(text_tokens(text) for _, text in turns)
-        query = chosen_text(messages)
-        if not isinstance(query, str):
-            raise ConfigurationError(
-                "query_from must return the text to route as a str, not a "
-                f"{type(query).__name__}"
-            )
-        return query, tokens

@@ -12,6 +12,7 @@ from mixllm_integrations.langchain.calls.messages import (
     with_usage,
 )
 from mixllm_integrations.langchain.calls.request import Request
+from mixllm_integrations.langchain.calls.signals import is_cut_short
 from mixllm_integrations.serving import RECORD_KEY
 
 __all__ = ["StreamedAnswer"]
@@ -31,7 +32,16 @@ class StreamedAnswer:
         Whether the pieces are kept, for those who listen to the run.
     """
 
-    __slots__ = ("_held", "_keeps", "_kept", "_request", "_said", "_usage")
+    __slots__ = (
+        "_ended_short",
+        "_held",
+        "_keeps",
+        "_kept",
+        "_parsed",
+        "_request",
+        "_said",
+        "_usage",
+    )
 
     def __init__(self, request: Request, *, keeps: bool) -> None:
         self._request = request
@@ -40,6 +50,9 @@ class StreamedAnswer:
         self._held: BaseMessage | None = None
         self._usage: UsageMetadata | None = None
         self._said: list[str] = []
+        self._ended_short = False
+        # What was parsed so far; beside raw messages, what became of each part.
+        self._parsed: Any = {} if request.returns_raw else None
 
     def passed(self, item: Any) -> list[Any]:  # noqa: ANN401
         """Take one piece.
@@ -64,6 +77,8 @@ class StreamedAnswer:
             if getattr(item, "chunk_position", "last") == "last":
                 self._held = item
                 item = None
+        elif self._request.watch is not None:
+            self._note_parsed(item)
         if item is not None:
             ready.append(item)
         if self._keeps:
@@ -84,9 +99,12 @@ class StreamedAnswer:
         spent = (
             request.watched()
             if watched
-            else spent_on(self._usage, None, "".join(self._said))
+            else spent_on(
+                self._usage, None, "".join(self._said), ended_short=self._ended_short
+            )
         )
-        record = request.succeeded(spent)
+        fits = not watched or request.fits(self._parsed)
+        record = request.succeeded(spent, fits=fits)
         rest: list[Any] = []
         if self._held is not None:
             rest.append(with_record(self._held, record))
@@ -101,7 +119,15 @@ class StreamedAnswer:
             self._kept.extend(rest)
         return rest, self._whole(), record
 
+    def _note_parsed(self, item: Any) -> None:  # noqa: ANN401
+        if not self._request.returns_raw:
+            self._parsed = item
+        elif isinstance(item, dict):
+            self._parsed.update(item)
+
     def _note(self, item: AIMessage) -> None:
+        if item.response_metadata and is_cut_short(item.response_metadata):
+            self._ended_short = True
         self._usage = with_usage(self._usage, item)
         if self._usage is None:
             self._said.append(item.text)
