@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["IDLE", "WINDOW", "LoadFigures", "OnlineResult", "OnlineRun", "Spread"]
+__all__ = [
+    "IDLE",
+    "WINDOW",
+    "LoadFigures",
+    "OnlineResult",
+    "OnlineRun",
+    "Spread",
+    "mean_and_spread",
+    "windowed",
+]
 
 IDLE = "no-online"
 WINDOW = 100

@@ -88,8 +88,6 @@ class DesignMatrices(NamedArms):
         """
         return self._arm(name).seen()
 
-    spectrum = seen  # the name until callers say `seen`
-
     def accumulate(
         self,
         contexts: NDArray[np.floating],

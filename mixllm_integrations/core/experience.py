@@ -73,7 +73,7 @@ class Experience(Memory):
                 continue
             if not self.labels[name]:  # it had no head, so none for lengths either
                 self.lengths[name], self.costs[name] = RunningRatio(), RunningRatio()
-            self.residuals.start(name, self.designs.spectrum(name))
+            self.residuals.start(name, self.designs.seen(name))
             self.labels[name] = float(self.replay.labels(name))
             self.levels[name] = 0.0
             self.drift.reset(name, "quality")

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import FloatArray
 
-__all__ = ["Base", "Gram"]
+__all__ = ["Base", "Gram", "pack", "unpack"]
 
 _ROUNDING = 1e-9  # how far a Gram matrix may miss symmetry, and eigenvalues 0
 _RIDGE_LOST = 2.0  # times what the ridge allows: then rounding has eaten it

@@ -184,7 +184,7 @@ class Memory:
         self.designs.accumulate(contexts, labelled, names)
         self.replay.start(names, contexts, quality, tokens)
         for name, count in zip(names, labelled.sum(axis=0).tolist(), strict=True):
-            self.residuals.start(name, self.designs.spectrum(name))
+            self.residuals.start(name, self.designs.seen(name))
             self.lengths[name] = RunningRatio()
             self.costs[name] = RunningRatio()
             self.labels[name], self.levels[name] = float(count), 0.0

@@ -397,7 +397,7 @@ def test_a_design_matrix_that_is_no_such_thing_is_dropped(
     def damage(state, arrays):
         place = state["experience"]["names"].index("all-round")
         arm = arrays["online.designs.arm_of"][place]
-        number = arrays["online.designs.spectrum_of"][arm] if part == "gram" else arm
+        number = arrays["online.designs.base_of"][arm] if part == "gram" else arm
         arrays[f"online.designs.{part}/{number}"].flat[0] = value
 
     rewrite(folder, damage)
