@@ -29,6 +29,7 @@ __all__ = [
     "held_out_by",
     "play",
     "refitted_over_time",
+    "whole",
 ]
 
 
@@ -220,8 +221,8 @@ class RouterLearner:
     def billed(self, step: int, column: int, cost: float) -> None:
         """Record an outcome with the recorded lengths, as far as they are known."""
         outcome = Outcome(
-            _whole(self._asked.input_tokens[step, column]),
-            _whole(self._asked.output_tokens[step, column]),
+            whole(self._asked.input_tokens[step, column]),
+            whole(self._asked.output_tokens[step, column]),
             cost=cost,
         )
         self._router.record_outcome(self._ids[step], outcome)
@@ -339,5 +340,6 @@ def refitted_over_time(
     return Expected(quality, cost, last.test_quality, last.test_cost)
 
 
-def _whole(value: float) -> int:
+def whole(value: float) -> int:
+    """Return a recorded length, 0 where none was recorded."""
     return 0 if math.isnan(value) else round(float(value))

@@ -3,11 +3,11 @@
 import gc
 import tempfile
 import time
-from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 
+from mixllm_integrations.benchmark.online_learners import whole
 from mixllm_integrations.benchmark.online_results import LoadFigures
 from mixllm_integrations.benchmark.online_worlds import WorldSettings
 from mixllm_integrations.benchmark.serving_probe import resident_bytes
@@ -15,7 +15,7 @@ from mixllm_integrations.benchmark.speed import widened
 from mixllm_integrations.benchmark.splits import stratified_split
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.core.router import Router
-from mixllm_integrations.core.types import FloatArray, Outcome
+from mixllm_integrations.core.types import Outcome
 
 __all__ = ["measure_load", "state_bytes"]
 
@@ -32,7 +32,7 @@ def measure_load(
     settings: WorldSettings | None = None,
     seed: int = 0,
 ) -> LoadFigures:
-    """Feed a fitted router with outcomes and feedback.
+    """Feed a fitted router with recorded outcomes and feedback.
 
     Parameters
     ----------
@@ -46,23 +46,21 @@ def measure_load(
     settings
         Of the router.
     seed
-        Of the split, and of rewards.
+        Of the split.
     """
     settings = WorldSettings() if settings is None else settings
     given = widened(table, n_candidates, seed=seed)
     rows, test = stratified_split(given, seed=seed)
     train = given.select(rows)
     router = settings.router(train.candidates, seed).fit(train.records())
-    prompts = cycle([given.queries[i] for i in test])
-    rng = np.random.default_rng(seed)
+    asked = given.select(test)
     seconds = np.zeros(n_feedbacks)
     before: int | None = None
-    done = 0
-    while done < n_feedbacks:
-        n = min(_AT_ONCE, n_feedbacks - done)
-        _feed(router, list(islice(prompts, n)), rng, seconds[done : done + n], done)
-        done += n
-        if before is None and done >= _WARM * n_feedbacks:
+    for start in range(0, n_feedbacks, _AT_ONCE):
+        numbers = range(start, min(start + _AT_ONCE, n_feedbacks))
+        column = start // _AT_ONCE % len(given.names)
+        seconds[numbers.start : numbers.stop] = _feed(router, asked, numbers, column)
+        if before is None and numbers.stop >= _WARM * n_feedbacks:
             gc.collect()
             before = resident_bytes()
     gc.collect()
@@ -108,20 +106,25 @@ def state_bytes(router: Router) -> tuple[int, int, int]:
 
 
 def _feed(
-    router: Router,
-    prompts: list[str],
-    rng: np.random.Generator,
-    seconds: FloatArray,
-    done: int,
-) -> None:
-    """Decide on some prompts, one candidate's turn, and time what follows."""
-    names = [c.name for c in router.candidates]
-    chosen = names[(done // _AT_ONCE) % len(names)]
-    ids = [router.route(p, among=[chosen], charge_load=False).id for p in prompts]
-    rewards = (rng.random(len(ids)) < 0.5).astype(float).tolist()
-    outcome = Outcome(100, 100, cost=1e-4)
-    for place, (decision_id, reward) in enumerate(zip(ids, rewards, strict=True)):
+    router: Router, asked: BenchmarkTable, numbers: range, column: int
+) -> list[float]:
+    """Ask one candidate, tell what it did, and return what telling took (seconds)."""
+    rows = [number % len(asked) for number in numbers]
+    only = [asked.names[column]]
+    ids = [
+        router.route(asked.queries[row], among=only, charge_load=False).id
+        for row in rows
+    ]
+    took = []
+    for row, decision_id in zip(rows, ids, strict=True):
+        outcome = Outcome(
+            whole(asked.input_tokens[row, column]),
+            whole(asked.output_tokens[row, column]),
+            cost=float(asked.cost[row, column]),
+        )
+        reward = float(asked.quality[row, column])
         began = time.perf_counter()
         router.record_outcome(decision_id, outcome)
         router.record_feedback(decision_id, reward)
-        seconds[place] = time.perf_counter() - began
+        took.append(time.perf_counter() - began)
+    return took

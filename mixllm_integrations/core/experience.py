@@ -12,7 +12,7 @@ import numpy as np
 
 from mixllm_integrations.core.drift import DriftEvent
 from mixllm_integrations.core.forecast import Knowledge
-from mixllm_integrations.core.memory import REWARD_VARIANCE, Memory
+from mixllm_integrations.core.memory import Memory
 from mixllm_integrations.core.pending import PendingDecision
 from mixllm_integrations.core.pricing import RunningRatio
 from mixllm_integrations.core.reliability import Evidence
@@ -142,7 +142,10 @@ class Experience(Memory):
         self.designs.observe(name, context)
         self.trials.taught(name)
         event = self.drift.observe_quality(
-            name, surprise=evidence.residual, variance=_scatter(hoped, evidence)
+            name,
+            # What says less moves less: noise is no reason for an alarm.
+            surprise=evidence.residual * min(evidence.weight, 1.0),
+            variance=max(hoped * (1.0 - hoped), _LEAST_VARIANCE),
         )
         if event is not None:
             self._relearn(name, event)
@@ -261,7 +264,7 @@ class Experience(Memory):
         self, pending: PendingDecision, outcome: Outcome, tokens: int
     ) -> list[DriftEvent]:
         name, found = pending.candidate, []
-        if tokens:
+        if tokens and pending.predicted_output_tokens > 0:
             found.append(
                 self.drift.observe_length(
                     name,
@@ -291,12 +294,6 @@ class Experience(Memory):
         self.levels[name] += event.change * count / (count + _ALARM_MASS)
         self.labels[name] = min(self.labels[name], _LABELS_AFTER_ALARM)
         self.replay.forget(name, keep=count)
-
-
-def _scatter(expected: float, evidence: Evidence) -> float:
-    """Return the variance of one piece of evidence, as far as it can be told."""
-    usual = max(expected * (1.0 - expected), _LEAST_VARIANCE)
-    return max(usual, REWARD_VARIANCE / evidence.weight)
 
 
 def _has_failed(outcome: Outcome | None) -> bool:

@@ -141,6 +141,8 @@ class LearningPool(CandidatePool):
                     fresh = [new if name == old else name for name in fresh]
                 self._adopt(knowledge, self._experience)
                 self._experience.rebase(knowledge, fresh, table.mark, self._expected)
+                for name in set(fresh) - set(before.names):
+                    self._ledger.reprice(name, lengths=True)
         _LOG.debug("refitted on %d queries", len(table.contexts))
         return True
 

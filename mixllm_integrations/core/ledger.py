@@ -219,17 +219,21 @@ class DecisionLedger:
             if pending.candidate == old:
                 pending.candidate = new
 
-    def reprice(self, candidate: str) -> None:
-        """Note that a price has changed: what calls cost says nothing of it.
+    def reprice(self, candidate: str, *, lengths: bool = False) -> None:
+        """Note that what was expected of a candidate's bills holds no more.
 
         Parameters
         ----------
         candidate
             Whose; the expected costs of what is pending of it become NaN.
+        lengths
+            Whether neither do the expected lengths hold: they become 0.
         """
         for pending in self._pending.values():
             if pending.candidate == candidate:
                 pending.token_cost = math.nan
+                if lengths:
+                    pending.predicted_output_tokens = 0.0
 
     def outdate(self, candidates: Collection[str]) -> None:
         """Note that what was predicted of some candidates was by older heads.

@@ -124,7 +124,6 @@ class CandidatePool(Restorable):
         self._drifts: deque[DriftEvent] = deque(maxlen=_MOST_DRIFTS)
         self.max_cost_per_query = max_cost_per_query
         self._candidates: dict[str, Candidate] = {}
-        self._is_open = False  # whoever joins from then on is a newcomer
         knowledge = Knowledge(
             ContextModel.unfitted(self.encoder.dimension), prior=checked_prior(prior)
         )
@@ -136,7 +135,6 @@ class CandidatePool(Restorable):
             )
         for candidate in candidates:
             self.add_candidate(candidate)
-        self._is_open = True
         if not self._candidates:
             raise NoCandidateError
 
@@ -182,8 +180,7 @@ class CandidatePool(Restorable):
             self._candidates[candidate.name] = candidate
             self._waiting.add(candidate)
             self._experience.add(candidate.name)
-            if self._is_open:
-                self._experience.welcome(candidate.name)
+            self._experience.welcome(candidate.name)
             self._adopt(self._knowledge, self._experience)
 
     def rename_candidate(self, old: str, new: str) -> None:

@@ -129,6 +129,8 @@ def _looks(panels: Sequence[LearningPanel]) -> dict[str, dict[str, Any]]:
     ours = iter(zip(_OURS, _OUR_STYLES, strict=True))
     others = zip(cycle(_OTHERS), cycle(_STYLES), strict=False)
     found: dict[str, dict[str, Any]] = {}
+    look: dict[str, Any]
+    style: Any  # a name, or the lengths of dashes
     lines = [line for panel in panels for line in panel.lines]
     for line in sorted(lines, key=lambda line: _ROLES.index(line.role)):
         if line.label in found:

@@ -171,6 +171,22 @@ def test_in_every_period_the_budget_begins_anew(world, live, clock):
     assert router._exploration.spent == 0.0
 
 
+def test_thumbs_count_for_a_trial_in_the_papers_way_too(world, live):
+    sample = world.sample(150, seed=2)
+    router = Router(
+        sample.candidates,
+        predictor="ridge",
+        binary_feedback="policy_gradient",
+        **PLAIN,
+    ).fit(sample.records())
+    router.add_candidate(NEWCOMER)
+    decision = router.route(live.queries[0], among=["newcomer"])
+    assert router._experience.trials.state()["newcomer"]["waiting"] == 1
+    router.record_feedback(decision.id, 1.0, kind="binary")
+    tally = router._experience.trials.state()["newcomer"]
+    assert (tally["taught"], tally["waiting"]) == (1, 0)
+
+
 # --- who is a newcomer ----------------------------------------------------------------
 
 

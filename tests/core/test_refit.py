@@ -135,6 +135,15 @@ def test_a_refit_changes_neither_lengths_nor_prices_of_those_who_had_heads(few, 
     assert np.array_equal(before.uncertainty, after.uncertainty)
 
 
+def test_evidence_against_the_old_heads_is_not_held_against_the_new_ones(few, fitted):
+    router = fitted()
+    teach(router, few.queries[:20], "lawyer", reward=0.0)
+    assert router._experience.drift.recent("lawyer") > 0
+    router.refit()
+    assert router._experience.drift.recent("lawyer") == 0
+    assert router.drifts == ()
+
+
 def test_one_that_was_removed_keeps_its_old_head_and_returns_as_it_was(few, fitted):
     router = fitted()
     teach(router, few.queries[:10], "lawyer", reward=0.0)

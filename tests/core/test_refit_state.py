@@ -109,6 +109,16 @@ def test_what_a_refit_learns_of_a_newcomer_leaves_its_bill_as_it_was(joined, eno
     assert column(joined, "newcomer", "cost")[0] == pytest.approx(cost, rel=0.3)
 
 
+def test_lengths_foreseen_without_a_head_are_not_held_against_a_new_one(joined, enough):
+    late = [joined.route(q, among=["newcomer"]) for q in enough.queries[60:]]
+    tell(joined, enough.queries[:60], outcome=Outcome(10, 1_000))
+    joined.refit()
+    for decision in late:  # foreseen as some hundreds of tokens
+        joined.record_outcome(decision.id, Outcome(10, 1_000))
+    length = column(joined, "newcomer", "output_tokens")[0]
+    assert length == pytest.approx(1_000, rel=0.2)
+
+
 def test_answers_that_were_cut_short_teach_no_length_by_a_refit_either(joined, enough):
     before = column(joined, "newcomer", "output_tokens")[0]
     cut = {"outcome": Outcome(10, 5), "signal": "truncated"}
