@@ -2,8 +2,7 @@
 
 `DesignMatrices` gives the uncertainty sqrt(xᵀA⁻¹x) that the policy explores by;
 `ResidualHeads` learn online, by recursive least squares, what the offline heads
-still get wrong. Both keep one `RidgeArm` per candidate (here: arm). Neither
-takes a lock: the router holds one.
+still get wrong. Both keep one `RidgeArm` per candidate (here: arm), and no lock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -311,6 +310,17 @@ class ResidualHeads(NamedArms):
             # Not `@`: the bits of a matrix product depend on its other columns.
             found[:, columns] = np.einsum("nd,kd->nk", rows, solutions)
         return found
+
+    def correct_one(self, name: str, context: FloatArray) -> float:
+        """Return what `correct` would for one arm and one context.
+
+        Parameters
+        ----------
+        name, context
+            Which, and shape ``(dimension,)``.
+        """
+        known = self._solutions[name]
+        return 0.0 if known is None else float(known @ context)
 
     def _solved(self, names: Sequence[str]) -> tuple[list[int], FloatArray]:
         """Return the places of those that have learned something, and what."""

@@ -204,9 +204,7 @@ class Decider:
                 )
                 at = row, choice.index
                 if remember:
-                    self._remember(
-                        decision, contexts[row], expected, now, at, token_cost
-                    )
+                    self._remember(decision, contexts[row], expected, at, token_cost)
                     self._book(board, choice)
                 if charge_load:
                     self._waiting.start(
@@ -228,6 +226,11 @@ class Decider:
             What happened.
         """
         return self._forecaster.billed(name, outcome)
+
+    @property
+    def bases(self) -> dict[str, float]:
+        """Mean quality that is expected of candidates without a head."""
+        return self._forecaster.bases
 
     def quality_at(self, contexts: FloatArray) -> FloatArray:
         """Return what the offline heads expect, as `Forecaster.quality_at`.
@@ -372,7 +375,6 @@ class Decider:
         decision: Decision,
         context: FloatArray,
         expected: Forecast,
-        now: Forecast,
         at: tuple[int, int],
         token_cost: FloatArray,
     ) -> None:
@@ -381,7 +383,6 @@ class Decider:
                 decision_id=decision.id,
                 candidate=decision.candidate,
                 predicted_quality=float(expected.quality[at]),
-                expected_quality=float(now.quality[at]),
                 predicted_output_tokens=float(expected.output_tokens[at]),
                 input_tokens=decision.input_tokens,
                 token_cost=float(token_cost[at]),

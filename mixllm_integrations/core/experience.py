@@ -6,7 +6,7 @@ one.
 
 import math
 from collections.abc import Callable, Collection
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -37,6 +37,16 @@ _LEAST_LATENCY_SECONDS = 0.1  # below it, what changes is the machine, not the m
 # An alarm moves a level by the mean surprise since, drawn to 0 by so many answers;
 # what the head says beyond its level is then trusted as one of few labels.
 _ALARM_MASS, _LABELS_AFTER_ALARM = 5.0, 300.0
+
+
+class _Answer(NamedTuple):
+    """One answer, and what would be expected of it now, in units of quality."""
+
+    name: str
+    context: FloatArray
+    predicted: float  # by the offline heads
+    above: float  # level and score
+    hoped: float  # all in all, in [0, 1]
 
 
 class Experience(Memory):
@@ -73,12 +83,12 @@ class Experience(Memory):
                 continue
             if not self.labels[name]:  # it had no head, so none for lengths either
                 self.lengths[name], self.costs[name] = RunningRatio(), RunningRatio()
+                self.drift.reset(name, "output_tokens")
+                self.bases.pop(name, None)
             self.residuals.start(name, self.designs.seen(name))
             self.labels[name] = float(self.replay.labels(name))
             self.levels[name] = 0.0
             self.drift.reset(name, "quality")
-            if self.feedback_head is not None:  # the new heads have it in them
-                self.feedback_head.restart(name)
             if is_away:
                 self.remove(name)
                 continue
@@ -117,9 +127,9 @@ class Experience(Memory):
         """
         if not self._is_teachable(pending):
             return None
-        name, hoped = pending.candidate, pending.expected_quality
+        answer = self._judged(pending, expected)
+        name, context, hoped = answer.name, answer.context, answer.hoped
         reward = float(feedback.reward)
-        context = pending.context.astype(np.float64)
         if feedback.kind == "binary" and self.feedback_head is not None:
             names = self.designs.names
             self.feedback_head.learn(name, context, reward, among=names)
@@ -134,11 +144,12 @@ class Experience(Memory):
             self.reliability.learn(
                 source,
                 candidate=name,
-                predicted=pending.predicted_quality,
+                predicted=min(max(answer.predicted, 0.0), 1.0),
                 reward=reward,
             )
         self.signals.graded(pending.signals, predicted=hoped, reward=reward)
-        self._take(pending, context, evidence, expected)
+        if self._take(answer, evidence):
+            self._remember(pending, answer, evidence)
         self.designs.observe(name, context)
         self.trials.taught(name)
         event = self.drift.observe_quality(
@@ -172,8 +183,7 @@ class Experience(Memory):
             return
         evidence = self.signals.signalled(signal, pending.candidate)
         if evidence is not None:
-            context = pending.context.astype(np.float64)
-            self._take(pending, context, evidence, expected)
+            self._take(self._judged(pending, expected), evidence)
 
     def measure(
         self,
@@ -220,9 +230,8 @@ class Experience(Memory):
             return []
         good = self.signals.answered(name)
         if good is not None:
-            context = pending.context.astype(np.float64)
-            self._take(pending, context, good, expected)
-        return self._watch(pending, outcome, tokens)
+            self._take(self._judged(pending, expected), good)
+        return self._watch(pending, outcome, tokens, cost)
 
     def _is_teachable(self, pending: PendingDecision) -> bool:
         return (
@@ -231,37 +240,48 @@ class Experience(Memory):
             and pending.candidate in self.designs.names
         )
 
-    def _take(
-        self,
-        pending: PendingDecision,
-        context: FloatArray,
-        evidence: Evidence,
-        expected: Expected,
-    ) -> None:
-        """Learn one piece of evidence, and remember it for the next refit."""
-        name, hoped = pending.candidate, pending.expected_quality
+    def _judged(self, pending: PendingDecision, expected: Expected) -> _Answer:
+        """Return an answer beside what would be expected of it now.
+
+        Not beside what was expected when it was asked for: after an alarm all that
+        is still pending would raise it again.
+        """
+        name, context = pending.candidate, pending.context.astype(np.float64)
         predicted = pending.predicted_quality
         if pending.revision != self.revision:
             predicted = float(expected(name, context[None])[0])
-        predicted += self.levels[name]
-        if self.feedback_head is not None:
-            predicted += float(self.feedback_head.scores(context[None], [name])[0, 0])
-        residual = evidence.residual + hoped - predicted
-        if self._learn(name, context, residual, evidence.weight):
-            outcome = pending.outcome
-            is_whole = outcome is not None and "truncated" not in pending.signals
-            tokens = outcome.output_tokens if outcome and is_whole else 0
-            self.replay.add(
-                name,
-                context,
-                expected=hoped,
-                surprise=evidence.residual,
-                weight=evidence.weight,
-                tokens=float(tokens or math.nan),
-            )
+        above = self.levels[name] + float(self.scores(context[None], [name])[0, 0])
+        hoped = predicted + above + self.residuals.correct_one(name, context)
+        hoped = min(max(hoped, 0.0), 1.0)
+        return _Answer(name, context, predicted, above, hoped)
+
+    def _take(self, answer: _Answer, evidence: Evidence) -> bool:
+        """Learn one piece of evidence; tell whether it was accepted."""
+        residual = evidence.residual + answer.hoped - answer.predicted - answer.above
+        return self._learn(answer.name, answer.context, residual, evidence.weight)
+
+    def _remember(
+        self, pending: PendingDecision, answer: _Answer, evidence: Evidence
+    ) -> None:
+        """Keep what somebody said of an answer for the next refit."""
+        outcome = pending.outcome
+        is_whole = outcome is not None and "truncated" not in pending.signals
+        tokens = outcome.output_tokens if outcome and is_whole else 0
+        self.replay.add(
+            answer.name,
+            answer.context,
+            expected=answer.hoped,
+            surprise=evidence.residual,
+            weight=evidence.weight,
+            tokens=float(tokens or math.nan),
+        )
 
     def _watch(
-        self, pending: PendingDecision, outcome: Outcome, tokens: int
+        self,
+        pending: PendingDecision,
+        outcome: Outcome,
+        tokens: int,
+        cost: float | None,
     ) -> list[DriftEvent]:
         name, found = pending.candidate, []
         if tokens and pending.predicted_output_tokens > 0:
@@ -283,8 +303,17 @@ class Experience(Memory):
         events = [event for event in found if event is not None]
         for event in events:
             if event.quantity == "output_tokens":
-                for which, ratios in enumerate((self.lengths, self.costs)):
-                    ratios[name] = ratios[name].restarted(event.change)
+                paid = cost / pending.token_cost if cost and pending.token_cost else 1.0
+                paid /= self.costs[name].value
+                # A bill is input, too: it grows at most as the answers do.
+                low, high = sorted((1.0, event.change))
+                for which, (ratios, change) in enumerate(
+                    (
+                        (self.lengths, event.change),
+                        (self.costs, min(max(paid, low), high)),
+                    )
+                ):
+                    ratios[name] = ratios[name].restarted(change)
                     self._refresh(which, name, ratios[name])
         return events
 

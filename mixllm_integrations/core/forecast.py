@@ -6,6 +6,7 @@ the candidates that compete now, with priors for those it does not know.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -218,9 +219,21 @@ class Forecaster:
         What was learned.
     candidates
         Those that compete, in declaration order.
+    bases
+        Mean quality of some of those without a head, instead of their priors.
+
+    Attributes
+    ----------
+    bases
+        Mean quality that is expected of those without a head.
     """
 
-    def __init__(self, knowledge: Knowledge, candidates: Sequence[Candidate]) -> None:
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        candidates: Sequence[Candidate],
+        bases: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self.knowledge = knowledge
         self.candidates = tuple(candidates)
         self._heads, self._fitted = knowledge.heads, np.zeros(0, dtype=np.intp)
@@ -232,9 +245,13 @@ class Forecaster:
         known: list[tuple[Candidate, float]] = []
         if knowledge.heads and knowledge.costs:
             known = self._use(knowledge.heads, knowledge.costs)
-        self._prior_quality = np.array(
-            [_aligned(prior_quality(c, known), c, known) for c in self.candidates]
-        )
+        priors = {
+            c.name: bases.get(c.name, _aligned(prior_quality(c, known), c, known))
+            for c in self.candidates
+        }
+        headed = knowledge.names if known else ()
+        self.bases = {n: q for n, q in priors.items() if n not in headed}
+        self._prior_quality = np.array(list(priors.values()))
         self._peers, prior = None, knowledge.prior
         self._expected = prior.of(self._prior_quality) if prior else None
         self._departures: QualityDepartures | None = None

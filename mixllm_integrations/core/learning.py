@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -118,14 +119,20 @@ class LearningPool(CandidatePool):
             if not (competes and is_whole) or table.mark == mark:
                 self._refit_mark = table.mark
                 return False
-            forecaster = Forecaster(before, tuple(candidates.values()))
+            forecaster = Forecaster(
+                before, tuple(candidates.values()), dict(self._experience.bases)
+            )
             expected = forecaster.quality_at(table.contexts)
             with self._lock:
                 known = self._experience.designs.names
                 here = [i for i, name in enumerate(table.names) if name in known]
                 own = [table.names[i] for i in here]
-                added = self._experience.corrections(table.contexts, own)
-            expected[:, here] += added
+                scores = np.zeros(expected.shape)
+                scores[:, here] = self._experience.scores(table.contexts, own)
+                expected[:, here] += self._experience.corrections(table.contexts, own)
+            # A score comes on top of whatever the new heads say.
+            table = replace(table, quality=table.quality - scores)
+            expected -= scores
             knowledge = refitted(
                 before,
                 table,

@@ -48,6 +48,9 @@ class Memory:
     ----------
     labels
         How many labels stand behind each offline head.
+    bases
+        What is expected of candidates without a head, once something was learned
+        beyond it: a price or another candidate must not move it any more.
     levels
         What an alarm has moved each candidate by, in units of quality.
     """
@@ -67,6 +70,7 @@ class Memory:
         self.costs: dict[str, RunningRatio] = {}
         self.labels: dict[str, float] = {}
         self.levels: dict[str, float] = {}
+        self.bases: dict[str, float] = {}
         self.replay = Replay(dimension)
         self.drift = DriftWatch()
         self.reliability = Reliability()
@@ -152,6 +156,9 @@ class Memory:
             room.rename(old, new)
         for by_name in (self.lengths, self.costs, self.labels, self.levels):
             by_name[new] = by_name.pop(old)  # type: ignore[assignment]
+        self.bases.pop(new, None)
+        if old in self.bases:
+            self.bases[new] = self.bases.pop(old)
         for watch in (self.drift, self.trials, self.reliability, self.signals):
             watch.discard(new)
             watch.rename(old, new)
@@ -188,6 +195,7 @@ class Memory:
             self.lengths[name] = RunningRatio()
             self.costs[name] = RunningRatio()
             self.labels[name], self.levels[name] = float(count), 0.0
+            self.bases.pop(name, None)
             self.drift.reset(name)
             self.trials.end(name)
         self._factors = None
@@ -229,8 +237,24 @@ class Memory:
         if any(self.levels.values()):
             found = found + np.array([self.levels[name] for name in names])
         if self.feedback_head is not None:
-            found = found + self.feedback_head.scores(contexts, names)
+            found = found + self.scores(contexts, names)
         return found
+
+    def scores(
+        self, contexts: NDArray[np.floating], names: Sequence[str]
+    ) -> FloatArray:
+        """Return what of it is the feedback head's, 0 without one.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, n_features)``.
+        names
+            Of whom.
+        """
+        if self.feedback_head is None:
+            return np.zeros((len(contexts), len(names)))
+        return self.feedback_head.scores(contexts, names)
 
     def spreads(
         self, contexts: NDArray[np.floating], names: Sequence[str]
@@ -263,7 +287,10 @@ class Memory:
         for name in names:
             for room in self._rooms:
                 room.discard(name)
-            for by_name in (self.lengths, self.costs, self.labels, self.levels):
+            for by_name in (
+                *(self.lengths, self.costs, self.labels, self.levels),
+                self.bases,
+            ):
                 by_name.pop(name, None)
             for watch in (self.drift, self.trials, self.reliability, self.signals):
                 watch.discard(name)

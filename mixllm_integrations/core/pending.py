@@ -22,7 +22,7 @@ from mixllm_integrations.core.types import (
 
 __all__ = ["PendingDecision", "pending_from", "pending_row"]
 
-_NUMBERS = ("predicted_quality", "predicted_output_tokens", "expected_quality")
+_NUMBERS = ("predicted_quality", "predicted_output_tokens")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +42,6 @@ class PendingDecision:
     context
         Context vector of the query, float32, shape ``(dimension,)``. The
         prompt itself is not kept.
-    expected_quality
-        With the online correction of that time; NaN: as predicted.
     version
         Of the knowledge that the context and the prediction belong to.
     revision
@@ -62,17 +60,12 @@ class PendingDecision:
     input_tokens: int
     token_cost: float
     context: NDArray[np.float32]
-    expected_quality: float = math.nan
     version: int = 0
     revision: int = 0
     made_at: float = 0.0
     outcome: Outcome | None = None
     feedback: dict[FeedbackKind, Feedback] = field(default_factory=dict)
     signals: set[ImplicitSignal] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        if math.isnan(self.expected_quality):
-            self.expected_quality = self.predicted_quality
 
 
 def pending_row(pending: PendingDecision, now: float) -> dict[str, Any]:
@@ -92,7 +85,6 @@ def pending_row(pending: PendingDecision, now: float) -> dict[str, Any]:
         "predicted_output_tokens": float(pending.predicted_output_tokens),
         "input_tokens": int(pending.input_tokens),
         "token_cost": _or_none(pending.token_cost),
-        "expected_quality": float(pending.expected_quality),
         "version": int(pending.version),
         "revision": int(pending.revision),
         "age_seconds": float(now - pending.made_at),

@@ -285,12 +285,15 @@ class CandidatePool(Restorable):
     def _adopt(self, knowledge: Knowledge, experience: Experience) -> None:
         """Decide by this from now on; a decision under way begins anew."""
         self._decider.retired = True
+        for name, base in self._decider.bases.items():
+            if experience.replay.labels(name):
+                experience.bases.setdefault(name, base)
         self._hold(knowledge, experience)
 
     def _hold(self, knowledge: Knowledge, experience: Experience) -> None:
         self._knowledge, self._experience = knowledge, experience
         self._decider = Decider(
-            Forecaster(knowledge, tuple(self._candidates.values())),
+            Forecaster(knowledge, tuple(self._candidates.values()), experience.bases),
             experience,
             self._policy,
             self._waiting,

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _MILLION = 1e6
+_RESTART = 20.0  # outcomes that a ratio counts as after an alarm
 LONGEST_ANSWER = 200_000.0  # tokens; above what any model gives in one call
 
 
@@ -274,8 +275,9 @@ class RunningRatio:
         factor
             How much more is real now than was before.
         """
-        now = self.value * factor
-        return RunningRatio(now * self.prior, self.prior, int(self.prior), prior=1.0)
+        size = self.predicted / max(min(self.count, self.memory), 1) or 1.0
+        sums = self.value * factor * _RESTART * size, _RESTART * size
+        return RunningRatio(*sums, int(_RESTART), prior=1.0)
 
     @property
     def value(self) -> float:

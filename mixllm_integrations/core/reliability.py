@@ -172,8 +172,9 @@ class Reliability:
         The working residual and weight of iteratively reweighted least squares:
         with p the probability of "satisfied", (reward - p)·q(1-q)/(b·p(1-p)) and
         0.2·b²·p(1-p)/(q(1-q))². Where either reward could count more than two
-        grades, both count less. A residual beyond ±1 is cut, and its weight
-        raised so that their product stays.
+        grades, both count less. Where either residual would lie beyond ±1 both
+        are shrunk alike, so that none is expected of what is as expected, and
+        their weight is raised so that the product stays.
         """
         q, given = _inside(_quality(predicted)), _reward(reward)
         found = self._sources.get(self._key(source), _Source())
@@ -184,8 +185,8 @@ class Reliability:
         most = _GRADE_VARIANCE * steepness * max(p, 1.0 - p)
         weight = _GRADE_VARIANCE * steepness**2 * information
         weight *= min(1.0, _MOST_SCORE / most)
-        cut = min(max(residual, -1.0), 1.0)
-        return Evidence(cut, weight * residual / cut)
+        shrink = min(1.0, steepness * information / max(p, 1.0 - p))
+        return Evidence(min(max(shrink * residual, -1.0), 1.0), weight / shrink)
 
     def learn(
         self, source: str | None, *, candidate: str, predicted: float, reward: float

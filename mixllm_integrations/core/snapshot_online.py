@@ -45,6 +45,7 @@ def experience_state(experience: Experience) -> _State:
         "costs": _ratio_rows(experience.costs),
         "labels": dict(experience.labels),
         "levels": dict(experience.levels),
+        "bases": dict(experience.bases),
         "drift": experience.drift.state(),
         "reliability": experience.reliability.state(),
         "signals": experience.signals.state(),
@@ -96,6 +97,7 @@ def experience_from(
         experience.costs = _ratios_from(state["costs"])
         experience.labels = _numbers_from(state["labels"])
         experience.levels = _numbers_from(state["levels"])
+        experience.bases = _numbers_from(state["bases"])
         experience.drift = DriftWatch.from_state(state["drift"])
         experience.reliability = Reliability.from_state(state["reliability"])
         experience.signals = ImplicitSignals.from_state(

@@ -67,8 +67,9 @@ def test_an_unknown_source_is_taken_at_face_value(q, reward):
 
 def test_evidence_under_a_known_map_is_that_worked_out_by_hand():
     # a = -ln 4, b = 1/2 at q = 1/2: p = 1/5. For y = 1: residual
-    # (4/5)·(1/4)/(1/2·4/25) = 2.5, weight 0.2·(1/4)(4/25)/(1/16) = 0.128; cut to 1,
-    # the weight becomes 0.32. For y = 0: residual -(1/5)·(1/4)/(2/25) = -0.625.
+    # (4/5)·(1/4)/(1/2·4/25) = 2.5, weight 0.2·(1/4)(4/25)/(1/16) = 0.128; shrunk to
+    # 1, by 0.4, the weight becomes 0.32. For y = 0 likewise: residual
+    # -(1/5)·(1/4)/(2/25) = -0.625 becomes -0.25, so that 1/5·1 - 4/5·1/4 = 0.
     state = {
         "binary/thumbs": {
             "map": [-math.log(4), 0.5],
@@ -79,11 +80,11 @@ def test_evidence_under_a_known_map_is_that_worked_out_by_hand():
     }
     thumbs = Reliability.from_state(state)
     up = thumbs.evidence("thumbs", predicted=0.5, reward=1)
-    assert (up.residual, up.weight) == (1.0, pytest.approx(0.32))
+    assert (up.residual, up.weight) == (pytest.approx(1.0), pytest.approx(0.32))
     down = thumbs.evidence("thumbs", predicted=0.5, reward=0)
     assert (down.residual, down.weight) == (
-        pytest.approx(-0.625),
-        pytest.approx(0.128),
+        pytest.approx(-0.25),
+        pytest.approx(0.32),
     )
     assert thumbs.expected("thumbs", predicted=0.5) == pytest.approx(0.2)
 
