@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mixllm_integrations.benchmark.metrics import choose
 from mixllm_integrations.benchmark.online_learners import HeldOut, Learner
-from mixllm_integrations.benchmark.peers import installed_peers
+from mixllm_integrations.benchmark.peers import ReducedContext, installed_peers
 from mixllm_integrations.benchmark.streams import Change, Stream
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.core.types import FloatArray
@@ -73,15 +73,10 @@ class Setting:
         whiten
             Whether all have the same variance there.
         """
-        from sklearn.decomposition import PCA
-
-        offline = self.embeddings[0]
-        n = max(1, min(n_components, offline.shape[1], len(offline) - 1))
-        found = PCA(n, whiten=whiten, random_state=self.seed).fit(offline)
-        return [
-            np.hstack([found.transform(e).astype(np.float64), np.ones((len(e), 1))])
-            for e in self.embeddings
-        ]
+        found = ReducedContext.fit(
+            self.embeddings[0], n_components, self.seed, whiten=whiten
+        )
+        return [found.of(embedding) for embedding in self.embeddings]
 
     def starters(self) -> list[int]:
         """Return the columns that compete at first."""

@@ -27,6 +27,7 @@ __all__ = [
     "MabWiser",
     "ParetoBandit",
     "ParetoBanditByItsOwnRule",
+    "ReducedContext",
     "installed_peers",
     "missing_peers",
     "peer_baselines",
@@ -98,7 +99,7 @@ class MabWiser:
     n_components: int = 64
     l2: float = 50.0
     name: str = "mabwiser LinUCB"
-    _context: "_Context | None" = field(default=None, init=False)
+    _context: "ReducedContext | None" = field(default=None, init=False)
     _bandit: Any = field(default=None, init=False)
     _mean_cost: FloatArray | None = field(default=None, init=False)
 
@@ -107,7 +108,9 @@ class MabWiser:
         from mabwiser.mab import MAB, LearningPolicy
 
         table = train.table
-        self._context = _Context.fit(train.embedding, self.n_components, self.seed)
+        self._context = ReducedContext.fit(
+            train.embedding, self.n_components, self.seed
+        )
         context = self._context.of(train.embedding)
         self._mean_cost = table.cost.mean(axis=0)
         policy = LearningPolicy.LinUCB(alpha=0.0, l2_lambda=self.l2)
@@ -155,7 +158,7 @@ class ParetoBandit:
     seed: int = 0
     n_components: int = 25
     name: str = "paretobandit in USD"
-    _context: "_Context | None" = field(default=None, init=False)
+    _context: "ReducedContext | None" = field(default=None, init=False)
     _router: Any = field(default=None, init=False)
     _names: tuple[str, ...] = field(default=(), init=False)
     _mean_cost: FloatArray | None = field(default=None, init=False)
@@ -167,7 +170,7 @@ class ParetoBandit:
         table = train.table
         self._names = table.names
         self._mean_cost = table.cost.mean(axis=0)
-        self._context = _Context.fit(
+        self._context = ReducedContext.fit(
             train.embedding, self.n_components, self.seed, whiten=True
         )
         context = self._context.of(train.embedding)
@@ -270,8 +273,14 @@ class ParetoBanditByItsOwnRule(ParetoBandit):
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
-    """Principal components of an embedding, and a constant after them."""
+class ReducedContext:
+    """Principal components of an embedding, and a constant after them.
+
+    Parameters
+    ----------
+    projection
+        That was fitted.
+    """
 
     projection: Any
 
@@ -283,7 +292,20 @@ class _Context:
         seed: int,
         *,
         whiten: bool = False,
-    ) -> "_Context":
+    ) -> "ReducedContext":
+        """Return the components of some embeddings.
+
+        Parameters
+        ----------
+        embedding
+            Shape ``(n, dimension)``.
+        n_components
+            How many, at most as many as there can be.
+        seed
+            Of what is drawn.
+        whiten
+            Whether all have the same variance there.
+        """
         from sklearn.decomposition import PCA
 
         n_queries, dimension = embedding.shape
@@ -291,6 +313,13 @@ class _Context:
         return cls(PCA(n, whiten=whiten, random_state=seed).fit(embedding))
 
     def of(self, embedding: NDArray[np.float32]) -> FloatArray:
+        """Return contexts, shape ``(n, n_components + 1)``.
+
+        Parameters
+        ----------
+        embedding
+            Shape ``(n, dimension)``.
+        """
         found = np.asarray(self.projection.transform(embedding), dtype=np.float64)
         return np.hstack([found, np.ones((len(found), 1))])
 

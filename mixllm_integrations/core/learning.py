@@ -15,7 +15,7 @@ import numpy as np
 from mixllm_integrations.core import budget
 from mixllm_integrations.core.drift import DriftEvent
 from mixllm_integrations.core.errors import NotFittedError
-from mixllm_integrations.core.forecast import Forecaster, Knowledge
+from mixllm_integrations.core.forecast import Knowledge
 from mixllm_integrations.core.judging import judge
 from mixllm_integrations.core.pool import CandidatePool
 from mixllm_integrations.core.records import RecordTable, tabulate
@@ -112,6 +112,7 @@ class LearningPool(CandidatePool):
         with self._fitting:
             with self._lock:
                 before, candidates = self._knowledge, dict(self._candidates)
+                decider = self._decider
                 table = self._experience.replay.table(tuple(candidates))
                 mark, n_renamed = self._refit_mark, len(self._renamed)
                 is_whole = self._experience.replay.is_whole
@@ -119,10 +120,7 @@ class LearningPool(CandidatePool):
             if not (competes and is_whole) or table.mark == mark:
                 self._refit_mark = table.mark
                 return False
-            forecaster = Forecaster(
-                before, tuple(candidates.values()), dict(self._experience.bases)
-            )
-            expected = forecaster.quality_at(table.contexts)
+            expected = decider.quality_at(table.contexts)
             with self._lock:
                 known = self._experience.designs.names
                 here = [i for i, name in enumerate(table.names) if name in known]
