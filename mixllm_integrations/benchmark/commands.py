@@ -11,7 +11,7 @@ from mixllm_integrations.benchmark.datasets import (
     load_candidates,
     load_table,
 )
-from mixllm_integrations.benchmark.online_command import online
+from mixllm_integrations.benchmark.online.command import online
 from mixllm_integrations.benchmark.options import (
     CandidatesOption,
     DataOption,

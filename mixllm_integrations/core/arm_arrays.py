@@ -27,27 +27,19 @@ def arms_to_arrays(arms: Sequence[RidgeArm]) -> dict[str, NDArray[np.generic]]:
     Returns
     -------
     dict of str to array
-        ``arm_of`` (place -> different arm), ``base_of`` and ``origin_of`` (arm
-        -> triangle, -1: no data), ``share``, ``moment``, ``count`` of the
-        triangles, and where there are any ``gram/<triangle>``, ``tail/<arm>``,
-        ``weights/<arm>``.
+        ``arm_of`` (place -> different arm), ``base_of`` (arm -> triangle, -1: no
+        data), ``share``, ``moment``, ``count`` of the triangles, and where there
+        are any ``gram/<triangle>``, ``tail/<arm>``, ``weights/<arm>``.
     """
     different = list({id(arm): arm for arm in arms}.values())
     place = {id(arm): index for index, arm in enumerate(different)}
-    grams = {
-        id(gram): gram
-        for arm in different
-        for gram in (arm.base.gram, arm.origin)
-        if gram is not None
-    }
+    grams = {id(gram): gram for arm in different if (gram := arm.base.gram) is not None}
     number = {key: index for index, key in enumerate(grams)}
     dimension = arms[0].base.dimension if arms else 0
     bases = [number.get(id(arm.base.gram), -1) for arm in different]
-    origins = [number.get(id(arm.origin), -1) for arm in different]
     arrays: dict[str, NDArray[np.generic]] = {
         "arm_of": np.array([place[id(arm)] for arm in arms], dtype=np.int64),
         "base_of": np.array(bases, dtype=np.int64),
-        "origin_of": np.array(origins, dtype=np.int64),
         "share": np.array([arm.base.share for arm in different], dtype=np.float64),
         "moment": np.reshape(
             [a.moment for a in different], (len(different), dimension)
@@ -89,8 +81,7 @@ def arms_from_arrays(
     """
     try:
         arm_of = np.asarray(arrays["arm_of"]).astype(np.int64, casting="safe")
-        for name in ("base_of", "origin_of"):
-            np.asarray(arrays[name]).astype(np.int64, casting="safe")
+        np.asarray(arrays["base_of"]).astype(np.int64, casting="safe")
     except (KeyError, TypeError) as error:
         raise StateFormatError(f"the list of arms is damaged: {error}") from error
     if arm_of.shape != (count,) or (arm_of < 0).any():
@@ -123,9 +114,8 @@ class _Reader:
             raise StateFormatError(
                 f"share {share:g} or moment {moment.shape} is damaged"
             )
-        origin = self._gram(int(arrays["origin_of"][index]))
         base = self._base(int(arrays["base_of"][index]), share)
-        arm = RidgeArm.start(base, moment=moment, origin=origin)
+        arm = RidgeArm.start(base, moment=moment)
         if f"tail/{index}" not in arrays:
             return arm
         tail = _finite(arrays[f"tail/{index}"], "tail")

@@ -6,7 +6,6 @@ still get wrong. Both keep one `RidgeArm` per candidate (here: arm), and no lock
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,44 +241,16 @@ class ResidualHeads(NamedArms):
         self._arm(name)
         if isinstance(gram, np.ndarray):
             gram = Gram.of(gram, self.dimension)
-        self._put({name: self._started(gram, self.offline_share)})
+        self._put({name: self._started(gram)})
 
-    def restart(self, name: str, share: float) -> None:
-        """Forget what a head has learned; its offline head is the same.
-
-        For a candidate that has changed: with a smaller share than at the
-        start, what it is taught from now on counts the more.
-
-        Parameters
-        ----------
-        name
-            Which arm.
-        share
-            Share of the offline data that stands behind the head now, in
-            [0, 1].
-
-        Raises
-        ------
-        UnknownCandidateError
-            If there is no such arm.
-        ConfigurationError
-            If the share cannot be used.
-
-        Notes
-        -----
-        Our choice, for what follows a drift alarm.
-        """
-        share = number_between(share, "share", high=1.0)
-        self._put({name: self._started(self._arm(name).origin, share)})
-
-    def _started(self, offline: Gram | None, share: float) -> RidgeArm:
+    def _started(self, offline: Gram | None) -> RidgeArm:
+        share = self.offline_share
         if offline is None or share == 0.0:
-            return replace(self._unseen, origin=offline)
+            return self._unseen
         for arm in self._arms.values():
             if arm.base.gram is offline and arm.base.share == share:
-                return RidgeArm.start(arm.base, origin=offline)
-        base = Base.of(offline, self.dimension, l2=self.l2, share=share)
-        return RidgeArm.start(base, origin=offline)
+                return RidgeArm.start(arm.base)
+        return RidgeArm.start(Base.of(offline, self.dimension, l2=self.l2, share=share))
 
     def correct(
         self, contexts: NDArray[np.floating], names: Sequence[str]

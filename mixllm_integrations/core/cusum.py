@@ -68,7 +68,6 @@ class _Detector:
     """
 
     seen: int = 0
-    recent: int = 0  # observations since the higher sum was last at zero
     known: int = 0  # observations behind the baseline
     held: int = 0
     falls: _Side = field(default_factory=_Side)
@@ -78,7 +77,6 @@ class _Detector:
         """Learn what was held back if all is calm; report what is beyond chance."""
         falls, rises = self.falls, self.rises
         side = falls if falls.score > rises.score else rises
-        self.recent = side.count
         if side.score > limit:
             found = side.total / side.count, side.count
             self.falls, self.rises, self.known, self.held = _Side(), _Side(), 0, 0
@@ -100,7 +98,7 @@ class _Detector:
         bool
             Not if a saved state was damaged.
         """
-        counts = self.seen, self.recent, self.known, self.held
+        counts = self.seen, self.known, self.held
         return min(counts) >= 0 and self.falls.is_sound() and self.rises.is_sound()
 
 

@@ -37,6 +37,9 @@ from mixllm_integrations.core.waiting import WaitingModel
 
 __all__ = ["Decider", "RetiredError"]
 
+# A free answer counts as spending of a hundredth point of quality; our choice.
+_FREE_COUNTS = 0.01
+
 
 class RetiredError(Exception):
     """A newer `Decider` has taken over since this one was asked."""
@@ -166,8 +169,9 @@ class Decider:
             if terms.discounts:
                 now, token_cost = self._discounted(now, token_cost, terms.discounts)
             head_start = self._by_name(terms.head_start) if terms.head_start else None
-            spread, optimism = self._to_explore(contexts, policy)
-            novelty = self._experience.designs.novelty_from(uncertainty, self._names)
+            spread = self._spread(contexts, policy)
+            learned = self._experience
+            novelty = learned.designs.novelty_from(uncertainty, self._names)
             limits = [
                 self._excluded(
                     now.cost[row],
@@ -187,6 +191,8 @@ class Decider:
                 penalties = self._waiting.penalties(
                     waits, tolerance_seconds=terms.waiting_tolerance_seconds
                 )
+                optimism = learned.optimism(self._names) if policy.exploration else None
+                allowance = self._exploration.allowance()
                 board = Scoreboard(
                     now.quality[row],
                     now.cost[row],
@@ -196,7 +202,8 @@ class Decider:
                     head_start,
                     None if spread is None else spread[row],
                     optimism,
-                    self._allowance(optimism),
+                    allowance if self._exploration_is_capped else math.inf,
+                    allowance,  # trials are always bounded
                 )
                 choice = policy.choose(board, rng=self._rng)
                 decision = self._decision(
@@ -205,7 +212,7 @@ class Decider:
                 at = row, choice.index
                 if remember:
                     self._remember(decision, contexts[row], expected, at, token_cost)
-                    self._book(board, choice)
+                    self._book(board, choice, policy.willingness_to_pay)
                 if charge_load:
                     self._waiting.start(
                         decision.candidate,
@@ -267,30 +274,27 @@ class Decider:
         )
         return now, learned.designs.widths(contexts, self._names)
 
-    def _to_explore(
+    def _spread(
         self, contexts: FloatArray, policy: MetaDecisionMaker
-    ) -> tuple[FloatArray | None, FloatArray | None]:
-        """Return posterior deviations, if they are drawn from, and optimism."""
-        if not policy.exploration:
-            return None, None
-        spread = None
-        if policy.exploration_form == "thompson":
-            spread = self._experience.spreads(contexts, self._names)
-        return spread, self._experience.trials.optimism(self._names)
+    ) -> FloatArray | None:
+        """Return posterior deviations, if they are drawn from."""
+        if not policy.exploration or policy.exploration_form != "thompson":
+            return None
+        return self._experience.spreads(contexts, self._names)
 
-    def _allowance(self, optimism: FloatArray | None) -> float:
-        """Return what exploring may add to a bill: trials are always bounded."""
-        if optimism is None and not self._exploration_is_capped:
-            return math.inf
-        return self._exploration.allowance()
-
-    def _book(self, board: Scoreboard, choice: Choice) -> None:
+    def _book(self, board: Scoreboard, choice: Choice, worth: float) -> None:
         """Charge what exploring adds to the bill, and count a newcomer's trial."""
         cost = float(board.cost[choice.index])
         extra = cost - float(board.cost[choice.greedy])
-        is_bounded = math.isfinite(board.exploration_allowance)
-        self._exploration.book(cost, extra if is_bounded else 0.0)
-        self._experience.trials.assigned(self._names[choice.index])
+        if not self._exploration_is_capped:
+            if not choice.is_a_trial(board):
+                extra = 0.0
+            # Where answers are free a newcomer that is not would never be tried.
+            cost = cost or _FREE_COUNTS * worth
+        self._exploration.book(cost, extra)
+        name = self._names[choice.index]
+        self._experience.trials.assigned(name)
+        self._experience.looks.decided(name)
 
     def _discounted(
         self, now: Forecast, token_cost: FloatArray, discounts: Mapping[str, float]

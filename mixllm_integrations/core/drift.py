@@ -295,27 +295,6 @@ class DriftWatch:
         below = _number(output_tokens) + _FIRST_TOKEN_TAKES
         return self._observe(name, "latency", above, below)
 
-    def recent(self, name: str) -> int:
-        """Return how many observations came since quality may have changed.
-
-        Parameters
-        ----------
-        name
-            Whose.
-
-        Returns
-        -------
-        int
-            Since the sum that is highest now was last at zero, small as it may
-            be; 0 if both are. Right after an alarm, that of the alarm.
-
-        Raises
-        ------
-        UnknownCandidateError
-            If it is not watched.
-        """
-        return self._of(name).quality.recent
-
     def state(self) -> dict[str, Any]:
         """Return all that is known, as JSON can hold it, for `from_state`."""
         return {

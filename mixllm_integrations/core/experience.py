@@ -5,7 +5,7 @@ one.
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -57,6 +57,7 @@ class Experience(Memory):
         knowledge: Knowledge,
         names: Collection[str],
         mark: int,
+        levels: Mapping[str, float],
         expected: Expected,
     ) -> None:
         """Go on with refitted heads: residuals begin anew, and learn what came since.
@@ -69,6 +70,8 @@ class Experience(Memory):
             Whose heads are new.
         mark
             How many observations they were fitted on.
+        levels
+            What alarms had moved each candidate by then: the heads know of it.
         expected
             Quality that the new heads expect of one candidate at contexts.
         """
@@ -87,14 +90,17 @@ class Experience(Memory):
                 self.bases.pop(name, None)
             self.residuals.start(name, self.designs.seen(name))
             self.labels[name] = float(self.replay.labels(name))
-            self.levels[name] = 0.0
+            self.levels[name] -= levels.get(name, 0.0)
+            if self.levels[name]:  # an alarm came meanwhile
+                self.labels[name] = min(self.labels[name], _LABELS_AFTER_ALARM)
             self.drift.reset(name, "quality")
             if is_away:
                 self.remove(name)
                 continue
             rows = [i for i, who in enumerate(since.names) if who == name]
             if rows:
-                left = since.targets[rows] - expected(name, since.contexts[rows])
+                foreseen = expected(name, since.contexts[rows]) + self.levels[name]
+                left = since.targets[rows] - foreseen
                 for i, residual in zip(rows, left.tolist(), strict=True):
                     weight = float(since.weights[i])
                     self._learn(name, since.contexts[i], residual, weight)
@@ -130,12 +136,6 @@ class Experience(Memory):
         answer = self._judged(pending, expected)
         name, context, hoped = answer.name, answer.context, answer.hoped
         reward = float(feedback.reward)
-        if feedback.kind == "binary" and self.feedback_head is not None:
-            names = self.designs.names
-            self.feedback_head.learn(name, context, reward, among=names)
-            self.designs.observe(name, context)
-            self.trials.taught(name)
-            return None
         evidence = Evidence(residual=reward - hoped, weight=1.0)
         if feedback.kind == "binary":
             source = feedback.source
@@ -148,16 +148,21 @@ class Experience(Memory):
                 reward=reward,
             )
         self.signals.graded(pending.signals, predicted=hoped, reward=reward)
-        if self._take(answer, evidence):
+        if feedback.kind == "binary" and self.feedback_head is not None:
+            names = self.designs.names
+            self.feedback_head.learn(name, context, reward, among=names)
+        elif self._take(answer, evidence):
             self._remember(pending, answer, evidence)
         self.designs.observe(name, context)
         self.trials.taught(name)
+        # What says less moves less: noise is no reason for an alarm.
+        surprise = evidence.residual * min(evidence.weight, 1.0)
         event = self.drift.observe_quality(
             name,
-            # What says less moves less: noise is no reason for an alarm.
-            surprise=evidence.residual * min(evidence.weight, 1.0),
+            surprise=surprise,
             variance=max(hoped * (1.0 - hoped), _LEAST_VARIANCE),
         )
+        self.looks.taught(name, surprise=surprise)
         if event is not None:
             self._relearn(name, event)
         return event
@@ -320,7 +325,12 @@ class Experience(Memory):
     def _relearn(self, name: str, event: DriftEvent) -> None:
         """Believe what a candidate has done since it changed, not what it was."""
         count = event.n_observations
-        self.levels[name] += event.change * count / (count + _ALARM_MASS)
+        moved = event.change * count / (count + _ALARM_MASS)
+        self.levels[name] += moved
+        if moved < 0.0:
+            self.looks.fell(name, -moved)
+        else:
+            self.looks.discard(name)
         self.labels[name] = min(self.labels[name], _LABELS_AFTER_ALARM)
         self.replay.forget(name, keep=count)
 

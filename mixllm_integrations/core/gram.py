@@ -100,17 +100,6 @@ class Gram:
         except np.linalg.LinAlgError:
             raise ConfigurationError("the matrix is not positive definite") from None
 
-    def full(self, dimension: int) -> FloatArray:
-        """Return the matrix itself, shape ``(dimension, dimension)``.
-
-        Parameters
-        ----------
-        dimension
-            Length of a context.
-        """
-        lower = unpack(self.packed, dimension)
-        return np.asarray(lower + np.tril(lower, -1).T)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:

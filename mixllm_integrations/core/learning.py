@@ -115,6 +115,7 @@ class LearningPool(CandidatePool):
                 decider = self._decider
                 table = self._experience.replay.table(tuple(candidates))
                 mark, n_renamed = self._refit_mark, len(self._renamed)
+                levels = dict(self._experience.levels)
                 is_whole = self._experience.replay.is_whole
             competes = any(name in candidates for name in before.names)
             if not (competes and is_whole) or table.mark == mark:
@@ -144,8 +145,11 @@ class LearningPool(CandidatePool):
                 for old, new in self._renamed[n_renamed:]:
                     knowledge = knowledge.renamed(old, new)
                     fresh = [new if name == old else name for name in fresh]
+                    levels[new] = levels.pop(old, 0.0)
                 self._adopt(knowledge, self._experience)
-                self._experience.rebase(knowledge, fresh, table.mark, self._expected)
+                self._experience.rebase(
+                    knowledge, fresh, table.mark, levels, self._expected
+                )
                 for name in set(fresh) - set(before.names):
                     self._ledger.reprice(name, lengths=True)
         _LOG.debug("refitted on %d queries", len(table.contexts))

@@ -19,6 +19,7 @@ from mixllm_integrations.core.policy_gradient import FeedbackHead
 from mixllm_integrations.core.pricing import RunningRatio
 from mixllm_integrations.core.reliability import Reliability
 from mixllm_integrations.core.replay import Replay
+from mixllm_integrations.core.second_looks import SecondLooks
 from mixllm_integrations.core.settings import RouterSettings
 from mixllm_integrations.core.signals import ImplicitSignals
 from mixllm_integrations.core.types import FloatArray
@@ -76,6 +77,7 @@ class Memory:
         self.reliability = Reliability()
         self.signals = ImplicitSignals(settings.implicit_signals)
         self.trials = Trials()
+        self.looks = SecondLooks()
         self.feedback_head: FeedbackHead | None = None
         if settings.binary_feedback == "policy_gradient":
             self.feedback_head = FeedbackHead(dimension, seed=settings.seed)
@@ -86,6 +88,12 @@ class Memory:
     def _rooms(self) -> tuple[DesignMatrices | ResidualHeads | FeedbackHead, ...]:
         rooms = (self.designs, self.residuals)
         return rooms if self.feedback_head is None else (*rooms, self.feedback_head)
+
+    @property
+    def _watches(
+        self,
+    ) -> tuple[DriftWatch | Trials | SecondLooks | Reliability | ImplicitSignals, ...]:
+        return self.drift, self.trials, self.looks, self.reliability, self.signals
 
     def add(self, name: str) -> None:
         """Start with a candidate, or go on where it was removed.
@@ -159,7 +167,7 @@ class Memory:
         self.bases.pop(new, None)
         if old in self.bases:
             self.bases[new] = self.bases.pop(old)
-        for watch in (self.drift, self.trials, self.reliability, self.signals):
+        for watch in self._watches:
             watch.discard(new)
             watch.rename(old, new)
         self.replay.rename(old, new)
@@ -197,6 +205,7 @@ class Memory:
             self.labels[name], self.levels[name] = float(count), 0.0
             self.bases.pop(name, None)
             self.drift.reset(name)
+            self.looks.discard(name)
             self.trials.end(name)
         self._factors = None
 
@@ -256,6 +265,25 @@ class Memory:
             return np.zeros((len(contexts), len(names)))
         return self.feedback_head.scores(contexts, names)
 
+    def optimism(self, names: Sequence[str]) -> FloatArray | None:
+        """Return what speaks for trying each candidate, in units of quality.
+
+        Parameters
+        ----------
+        names
+            The candidates.
+
+        Returns
+        -------
+        FloatArray or None
+            Shape ``(len(names),)``, 0 for most; ``None`` if nobody has a bonus.
+        """
+        bonus = self.trials.optimism(names)
+        if self.looks.bonuses:
+            again = np.array([self.looks.bonuses.get(name, 0.0) for name in names])
+            bonus = again if bonus is None else np.maximum(again, bonus)
+        return bonus
+
     def spreads(
         self, contexts: NDArray[np.floating], names: Sequence[str]
     ) -> FloatArray:
@@ -292,7 +320,7 @@ class Memory:
                 self.bases,
             ):
                 by_name.pop(name, None)
-            for watch in (self.drift, self.trials, self.reliability, self.signals):
+            for watch in self._watches:
                 watch.discard(name)
             self.replay.discard(name)
         self._factors = None

@@ -363,7 +363,7 @@ def _on_weights(found: Evaluation, mass: Interval) -> Iterator[str]:
             "few decisions with feedback speak for this policy that the intervals may "
             "be too narrow"
         )
-    elif abs(mass.value - 1.0) > mass.high - mass.low:
+    if abs(mass.value - 1.0) > mass.high - mass.low:
         yield (
             f"the weights average {mass.value:.2f} instead of 1: the log does not "
             "hold all choices of this policy, or its propensities are wrong"

@@ -1,24 +1,27 @@
 """State to a folder or to bytes and back: atomic, checked, and never by pickle.
 
 A folder holds ``state.json``, ``arrays.safetensors`` and a ``manifest.json``
-with the format's version and the sha256 of both. It is written beside the
-target, synced, and renamed into place, so a reader sees the old state or the
-new one, never half of either. Should the process die between the renames, the
-old state is found under the name that it was set aside under. The same three
-files may also stay in memory, where nothing else has to be done.
+with the format's version, the sha256 of both, and digests of their parts. It is
+written beside the target, synced, and renamed into place, so a reader sees the
+old state or the new one, never half of either. Should the process die between
+the renames, the old state is found under the name that it was set aside under.
+The same three files may also stay in memory, where nothing else has to be done.
+
+Where a file was changed, its parts are looked at: what a router can do without is
+left out, with a warning and a `Damage` at ``state["damage"]``.
 """
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +30,25 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from mixllm_integrations.core.errors import ConfigurationError, StateFormatError
+from mixllm_integrations.core.parts import (
+    CHANGED,
+    Damage,
+    Place,
+    array_digests,
+    digest,
+    json_parts,
+    read_json,
+    sound_arrays,
+    sound_json,
+)
 
 __all__ = ["FORMAT_VERSION", "packed", "read_folder", "unpacked", "write_folder"]
 
 FORMAT_VERSION = 1
 _MANIFEST, _STATE, _ARRAYS = "manifest.json", "state.json", "arrays.safetensors"
-_FLOAT = "$float"  # JSON has no word for infinity
 _PATIENCE = (0.002, 0.01, 0.04, 0.1, 0.2)  # seconds, while somebody is saving
 _SWAPPING = threading.Lock()
+_State: TypeAlias = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 
 def write_folder(
@@ -87,23 +101,21 @@ def packed(
     arrays
         By name.
     """
-    content = {
-        _STATE: json.dumps(_plain(state), indent=1, allow_nan=False).encode(),
-        _ARRAYS: save_safetensors(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        ),
-    }
+    text, places = json_parts(state)
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    content = {_STATE: text.encode(), _ARRAYS: save_safetensors(whole)}
     manifest = {
         "format_version": FORMAT_VERSION,
         "sha256": {n: hashlib.sha256(c).hexdigest() for n, c in content.items()},
+        "bytes": {n: len(c) for n, c in content.items()},
+        "header": digest(_header(content[_ARRAYS])),
+        "parts": {_STATE: places, _ARRAYS: array_digests(whole)},
     }
-    content[_MANIFEST] = json.dumps(manifest, indent=1).encode()
+    content[_MANIFEST] = json.dumps(manifest).encode()
     return content
 
 
-def unpacked(
-    files: Mapping[str, bytes], *, source: str
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def unpacked(files: Mapping[str, bytes], *, source: str) -> _State:
     """Return what `packed` was given.
 
     Parameters
@@ -116,7 +128,8 @@ def unpacked(
     Raises
     ------
     StateFormatError
-        If a file is missing or damaged, or they are of a newer version.
+        If a file is missing, or so damaged that there is no router without it, or
+        they are of a newer version.
     """
 
     def bytes_of(name: str) -> bytes:
@@ -124,12 +137,12 @@ def unpacked(
             raise StateFormatError(f"{source!r} lacks {name!r}")
         return files[name]
 
-    return _parsed(bytes_of, source)
+    state, arrays = _parsed(bytes_of, source)
+    _warn(state, source)
+    return state, arrays
 
 
-def read_folder(
-    folder: str | Path,
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read_folder(folder: str | Path) -> _State:
     """Read what `write_folder` wrote.
 
     Parameters
@@ -142,13 +155,23 @@ def read_folder(
     ConfigurationError
         If there is no such folder.
     StateFormatError
-        If it is no saved state, is damaged, or is of a newer version.
+        If it is no saved state, is so damaged that there is no router without it,
+        or is of a newer version.
     """
     source = Path(folder).resolve()
+    state, arrays = _read_still(source)
+    _warn(state, str(source))
+    return state, arrays
+
+
+def _read_still(source: Path) -> _State:
+    """Read a folder again as long as somebody replaces it meanwhile."""
     for patience in _PATIENCE:
         seen = _stamp(source)
         try:
-            return _read(source)
+            found = _read(source)
+            if not Damage.of(found[0]).files or seen == _stamp(source):
+                return found
         except (ConfigurationError, StateFormatError):
             is_still = seen == _stamp(source)
             if is_still and (seen is not None or not _set_aside(source)):
@@ -158,15 +181,13 @@ def read_folder(
     return _read(rest[-1] if rest else source)
 
 
-def _read(source: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _read(source: Path) -> _State:
     if not source.is_dir():
         raise ConfigurationError(f"there is no folder {str(source)!r} to load from")
     return _parsed(lambda name: _bytes(source / name), str(source))
 
 
-def _parsed(
-    bytes_of: Callable[[str], bytes], source: str
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _parsed(bytes_of: Callable[[str], bytes], source: str) -> _State:
     """Return what three files hold; the version decides first what is expected."""
     manifest = _json(bytes_of(_MANIFEST), _within(source, _MANIFEST))
     version = manifest.get("format_version")
@@ -177,21 +198,87 @@ def _parsed(
             f"{source!r} was saved in format {version}, this version of the "
             f"package reads up to {FORMAT_VERSION}: upgrade mixllm-integrations"
         )
-    digests = manifest.get("sha256")
-    content = {}
+    digests, content, changed = manifest.get("sha256"), {}, []
     for name in (_STATE, _ARRAYS):
         content[name] = bytes_of(name)
         found = hashlib.sha256(content[name]).hexdigest()
-        if not isinstance(digests, dict) or digests.get(name) != found:
-            raise StateFormatError(
-                f"{_within(source, name)!r} is truncated or was changed (its sha256 is "
-                f"not the one in {_MANIFEST}): restore it from a copy, or fit again"
-            )
+        said = digests.get(name) if isinstance(digests, dict) else None
+        if said != found:
+            _check_readable(manifest, name, content[name], source)
+            changed.append(name)
     try:
         arrays = load_safetensors(content[_ARRAYS])
     except SafetensorError as error:
         raise StateFormatError(f"{_within(source, _ARRAYS)!r}: {error}") from error
+    if changed:
+        return _mended(manifest, content, arrays, changed, source)
     return _json(content[_STATE], _within(source, _STATE)), arrays
+
+
+def _check_readable(
+    manifest: Mapping[str, Any], name: str, data: bytes, source: str
+) -> None:
+    """Make sure that the parts of a file that was changed are where they were."""
+    digests, sizes = manifest.get("sha256"), manifest.get("bytes")
+    is_known = isinstance(digests, dict) and isinstance(digests.get(name), str)
+    is_whole = isinstance(sizes, dict) and sizes.get(name) == len(data)
+    if name == _ARRAYS:
+        is_whole = is_whole and manifest.get("header") == digest(_header(data))
+    if not (is_known and is_whole):
+        raise _refusal(source, name)
+
+
+def _mended(
+    manifest: Mapping[str, Any],
+    content: Mapping[str, bytes],
+    arrays: dict[str, NDArray[Any]],
+    changed: Sequence[str],
+    source: str,
+) -> _State:
+    """Return what is sound of files that were changed, and what is not."""
+    places: frozenset[Place] = frozenset()
+    damaged: dict[str, frozenset[int] | None] = {}
+    state = {}
+    if _STATE not in changed:
+        state = _json(content[_STATE], _within(source, _STATE))
+    try:
+        parts = manifest["parts"]
+        if _STATE in changed:
+            state, places = sound_json(content[_STATE], parts[_STATE])
+        if _ARRAYS in changed:
+            arrays, damaged = sound_arrays(arrays, parts[_ARRAYS])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _refusal(source, changed[0]) from error
+    damage = Damage(tuple(changed), places, damaged)
+    if damage.fatal:
+        raise _refusal(source, changed[0], f"{', '.join(damage.fatal)}: ")
+    return {**state, "damage": damage}, arrays
+
+
+def _refusal(source: str, name: str, what: str = "") -> StateFormatError:
+    return StateFormatError(
+        f"{_within(source, name)!r} is truncated or was changed ({what}its sha256 is "
+        f"not the one in {_MANIFEST}): restore it from a copy, or fit again"
+    )
+
+
+def _warn(state: Mapping[str, Any], source: str) -> None:
+    damage = Damage.of(state)
+    hit = "what is damaged is left out"
+    if not (damage.parts or damage.arrays):
+        hit = "nothing that was learned is damaged"
+    for name in damage.files:
+        warnings.warn(
+            f"{_within(source, name)!r} {CHANGED} (its sha256 is not the one in "
+            f"{_MANIFEST}): {hit}; restore it from a copy, or save the router anew",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _header(data: bytes) -> bytes:
+    """Return what of a safetensors file says which array is where."""
+    return data[: 8 + int.from_bytes(data[:8], "little")]
 
 
 def _within(source: str, name: str) -> str:
@@ -210,7 +297,7 @@ def _bytes(path: Path) -> bytes:
 
 def _json(data: bytes, path: str) -> dict[str, Any]:
     try:
-        found = json.loads(data, object_hook=_unplain)
+        found = read_json(data)
     except ValueError as error:
         raise StateFormatError(f"{path!r} is no JSON: {error}") from error
     if not isinstance(found, dict):
@@ -293,20 +380,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_ctime_ns, found.st_ino
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Return a value as JSON can hold it."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {name: _plain(below) for name, below in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(below) for below in value]
-    if isinstance(value, float) and math.isinf(value):
-        return {_FLOAT: repr(value)}
-    return value
-
-
-def _unplain(value: dict[str, Any]) -> Any:  # noqa: ANN401
-    return float(value[_FLOAT]) if set(value) == {_FLOAT} else value

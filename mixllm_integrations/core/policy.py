@@ -56,6 +56,9 @@ class Scoreboard(NamedTuple):
         What speaks for trying it, in units of quality; ``None``: nothing.
     exploration_allowance
         USD that exploring may cost more than the choice without exploration.
+    optimism_allowance
+        USD that it may while there is optimism, lots and draws of those apart
+        that nothing but their spread speaks for.
     """
 
     quality: FloatArray
@@ -67,6 +70,7 @@ class Scoreboard(NamedTuple):
     spread: FloatArray | None = None
     optimism: FloatArray | None = None
     exploration_allowance: float = math.inf
+    optimism_allowance: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,17 +89,26 @@ class Choice:
         Place of the choice without exploration.
     propensity
         Probability with which the policy makes this choice, above 0.
+    by_lot
+        Whether a lot has made it.
     """
 
     index: int
     scores: FloatArray
     greedy: int
     propensity: float = 1.0
+    by_lot: bool = False
 
     @property
     def explored(self) -> bool:
         """Whether it differs from the choice without exploration."""
         return self.index != self.greedy
+
+    def is_a_trial(self, board: Scoreboard) -> bool:
+        """Tell whether the board's `optimism_allowance` has to pay for it."""
+        if board.optimism is None or self.by_lot:
+            return False
+        return board.spread is None or bool(board.optimism[self.index])
 
 
 class Policy(Protocol):
@@ -166,9 +179,9 @@ class MetaDecisionMaker:
     has the leverage xᵀA⁻¹x. Without exploration and waiting the argmax is that
     of ``λ·quality - cost``.
 
-    Our choice: Thompson sampling, lots, optimism, and the allowance: whoever
+    Our choice: Thompson sampling, lots, optimism, and the allowances: whoever
     costs more than the choice without exploration by more than that gets no
-    bonus and is not drawn. Draws are not cut to [0, 1].
+    bonus and is not drawn, or has no optimism. Draws are not cut to [0, 1].
 
     Examples
     --------
@@ -263,11 +276,13 @@ class MetaDecisionMaker:
         if self.exploration_form == "leverage":
             bonus = bonus * bonus
         scores = plain + self.exploration * bonus
+        allowance = board.exploration_allowance
         if board.optimism is not None:
             scores += board.optimism
+            allowance = min(allowance, board.optimism_allowance)
         index, scores = _best(scores, board)
-        if index != greedy and board.exploration_allowance != math.inf:
-            allowed = _allowed(board, greedy)
+        if index != greedy and allowance != math.inf:
+            allowed = _allowed(board, greedy, allowance)
             index, _ = _best(np.where(allowed, scores, -np.inf), board)
             scores = np.where(allowed, scores, plain)
         return index, scores
@@ -300,12 +315,15 @@ class MetaDecisionMaker:
             if self.exploration:
                 index, scores = self._with_bonus(board, plain, greedy)
             chances[index] = 1.0
+        by_lot = False
         if self.randomisation:
             chances *= 1.0 - self.randomisation
             chances[among] += self.randomisation / among.size
-            if rng.random() < self.randomisation:
+            by_lot = rng.random() < self.randomisation
+            if by_lot:
                 index = int(among[rng.integers(among.size)])
-        return Choice(index, scores, greedy, max(float(chances[index]), _LOWEST_CHANCE))
+        chance = max(float(chances[index]), _LOWEST_CHANCE)
+        return Choice(index, scores, greedy, chance, by_lot)
 
     def _sampled(
         self,
@@ -327,6 +345,10 @@ class MetaDecisionMaker:
         means = plain[among] - plain[greedy]  # or the cost may drown the draws
         if board.optimism is not None:
             means += np.nan_to_num(board.optimism[among])
+            # On trial, and too dear to be tried: it does not stand out any more.
+            barred = ~_allowed(board, greedy, board.optimism_allowance)[among]
+            barred &= board.optimism[among] > 0.0
+            means[barred], spread[barred] = -_HIGHEST_CHARGE, 0.0
         drawn = means + spread * rng.standard_normal(plain.size)[among]
         scores = plain.copy()
         scores[among] = plain[greedy] + drawn
@@ -334,9 +356,9 @@ class MetaDecisionMaker:
         return int(among[drawn.argmax()]), scores, chances
 
 
-def _allowed(board: Scoreboard, greedy: int) -> NDArray[np.bool_]:
+def _allowed(board: Scoreboard, greedy: int, allowance: float) -> NDArray[np.bool_]:
     """Return who may be chosen to explore; the choice without exploring always."""
-    most = board.cost[greedy] + board.exploration_allowance
+    most = board.cost[greedy] + allowance
     allowed: NDArray[np.bool_] = board.eligible & (board.cost <= most)
     allowed[greedy] = True
     return allowed
@@ -346,7 +368,8 @@ def _by_price(board: Scoreboard, plain: FloatArray, greedy: int) -> NDArray[np.i
     """Return who may be chosen by chance; of equals the first one wins."""
     if not math.isfinite(plain[greedy]):
         return np.array([greedy])
-    among = np.flatnonzero(_allowed(board, greedy) & np.isfinite(plain))
+    allowed = _allowed(board, greedy, board.exploration_allowance)
+    among = np.flatnonzero(allowed & np.isfinite(plain))
     return among[board.cost[among].argsort(kind="stable")]
 
 

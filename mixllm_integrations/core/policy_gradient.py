@@ -169,17 +169,6 @@ class FeedbackHead:
         self._places = {new if n == old else n: p for n, p in self._places.items()}
         self._names = {new if n == old else n: None for n in self._names}
 
-    def restart(self, name: str) -> None:
-        """Forget what was learned of a candidate that stays: it is back at score 0.
-
-        Raises
-        ------
-        UnknownCandidateError
-            If there is none of that name.
-        """
-        row = self._rows([name])
-        self._outer[row], self._told[row] = 0.0, 0.0
-
     def scores(
         self, contexts: NDArray[np.floating], names: Sequence[str]
     ) -> FloatArray:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Literal, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mixllm_integrations.core import snapshot
@@ -50,6 +51,7 @@ class Restorable(Knobs, Portable):
     _exploration: ExplorationBudget
     _drifts: deque[DriftEvent]
     _refit_mark: int
+    _rng: np.random.Generator
     _lock: threading.RLock
 
     @abstractmethod
@@ -57,7 +59,7 @@ class Restorable(Knobs, Portable):
         """Take a candidate out."""
 
     @abstractmethod
-    def _adopt(self, knowledge: Knowledge, experience: Experience) -> None:
+    def _hold(self, knowledge: Knowledge, experience: Experience) -> None:
         """Decide by this from now on."""
 
     @abstractmethod
@@ -83,6 +85,7 @@ class Restorable(Knobs, Portable):
                 "waiting_tolerance_seconds": self.waiting_tolerance_seconds,
                 "max_cost_per_query": self.max_cost_per_query,
                 "exploration": self._exploration.state(),
+                "chance": self._rng.bit_generator.state,
                 "drifts": [asdict(event) for event in self._drifts],
                 "unlearned": self._experience.replay.mark - self._refit_mark,
             }
@@ -141,6 +144,7 @@ class Restorable(Knobs, Portable):
             )
             self._drifts.extend(DriftEvent(**event) for event in state["drifts"])
             unlearned = int(state["unlearned"])
+            self._rng.bit_generator.state = state["chance"]
         except (KeyError, TypeError, ValueError) as error:
             raise StateFormatError(f"the saved state lacks {error}") from error
         self._refit_mark = max(experience.replay.mark - unlearned, 0)
@@ -155,4 +159,4 @@ class Restorable(Knobs, Portable):
         needs_prior = any(name not in knowledge.names for name in self._candidates)
         if needs_prior and state.get("prior") != revision:
             _LOG.warning("saved beside another prior than this one: pass prior=")
-        self._adopt(knowledge, experience)
+        self._hold(knowledge, experience)

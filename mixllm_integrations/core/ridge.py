@@ -49,8 +49,6 @@ class RidgeArm:
         P, shape ``(m, d)``, such that A⁻¹ = Tᵀ(I - PᵀP)T with T of the base:
         with V the turned tail and W the weights, PᵀP = Vᵀ(W⁻¹ + VVᵀ)⁻¹V
         (Woodbury; Sherman-Morrison row by row).
-    origin
-        The offline data from which it started, or could start again.
     """
 
     base: Base
@@ -58,21 +56,14 @@ class RidgeArm:
     tail: FloatArray
     weights: FloatArray
     known: FloatArray
-    origin: Gram | None = None
 
     @classmethod
-    def start(
-        cls,
-        base: Base,
-        *,
-        moment: FloatArray | None = None,
-        origin: Gram | None = None,
-    ) -> "RidgeArm":
+    def start(cls, base: Base, *, moment: FloatArray | None = None) -> "RidgeArm":
         """Return an arm without a tail; a moment left out is 0."""
         nothing = np.zeros((0, base.dimension))
         if moment is None:
             moment = np.zeros(base.dimension)
-        return cls(base, moment, nothing, np.zeros(0), nothing, origin)
+        return cls(base, moment, nothing, np.zeros(0), nothing)
 
     @property
     def is_unseen(self) -> bool:
@@ -117,7 +108,7 @@ class RidgeArm:
             total = Gram(total.packed + more.packed, total.count + more.count)
         moment = self.moment if moment is None else self.moment + moment
         base = Base.of(total, self.base.dimension, l2=self.base.l2)
-        return RidgeArm.start(base, moment=moment, origin=self.origin)
+        return RidgeArm.start(base, moment=moment)
 
     def observe(
         self,
@@ -157,7 +148,7 @@ class RidgeArm:
         lower = decay * self._lower() + weight * np.multiply.outer(context, context)
         gram = Gram(pack(lower), decay * self._count() + weight)
         base = Base.of(gram, self.base.dimension, l2=self.base.l2)
-        return RidgeArm.start(base, moment=moment, origin=self.origin)
+        return RidgeArm.start(base, moment=moment)
 
     def _appended(
         self, context: FloatArray, weight: float, moment: FloatArray
@@ -171,7 +162,6 @@ class RidgeArm:
             np.concatenate((self.tail, context[None])),
             np.concatenate((self.weights, (weight,))),
             np.concatenate((self.known, row[None])),
-            self.origin,
         )
 
     def _count(self) -> float:

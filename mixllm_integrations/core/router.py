@@ -64,7 +64,7 @@ class Router(LearningPool):
         (0, 1]; 1 forgets nothing.
     binary_feedback
         How 0 and 1 are learned from: ``"bayes"``, ``"policy_gradient"`` (the
-        paper's).
+        paper's: they move a score of their own, which refits leave alone).
     implicit_signals
         Which of what the traffic itself tells is learned from: see
         `record_signal`.

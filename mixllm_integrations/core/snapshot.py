@@ -1,7 +1,8 @@
 """What a router knows, as JSON and arrays, and back, part by part.
 
-Beside `persistence`, which moves them to a folder. A candidate whose part is
-damaged is dropped from what was learned with a warning, never the router.
+Beside `persistence`, which moves them to a folder. A candidate whose head is
+damaged goes back to its prior with a warning; only a damaged context model, or a
+list of candidates that cannot be read, is an error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,14 @@ from mixllm_integrations.core.errors import StateFormatError
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.forecast import Knowledge
 from mixllm_integrations.core.ledger import DecisionLedger
+from mixllm_integrations.core.parts import CHANGED, Damage
+from mixllm_integrations.core.predictors.base import Predictor
 from mixllm_integrations.core.predictors.heads import CandidateHeads
 from mixllm_integrations.core.predictors.selection import KINDS, HeadBank
 from mixllm_integrations.core.pricing import CostModel
 from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.settings import RouterSettings
+from mixllm_integrations.core.snapshot_arms import part
 from mixllm_integrations.core.snapshot_context import (
     context_from,
     context_state,
@@ -27,7 +31,6 @@ from mixllm_integrations.core.snapshot_context import (
 from mixllm_integrations.core.snapshot_online import (
     experience_from,
     experience_state,
-    part,
     warn_dropped,
 )
 from mixllm_integrations.core.types import FloatArray
@@ -40,6 +43,13 @@ _HEADS = (
     *("leans", "level", "trust"),
 )
 _COSTS = ("input_factor", "cost_factor", "fixed_cost")
+# What a router does without, and what it does instead.
+_SPARE = {
+    "exploration": ("what exploring has cost so far", "a new period begins"),
+    "drifts": ("the list of past alarms", "it begins anew"),
+    "unlearned": ("how much is new since the last refit", "all of it counts as new"),
+    "chance": ("the state of chance", "it is drawn anew"),
+}
 
 
 def router_state(
@@ -94,8 +104,8 @@ def router_from(
     settings
         Of the router.
     names
-        The candidates that compete; one whose statistics are damaged starts
-        anew, with a warning.
+        The candidates that compete. Whatever of theirs is damaged is dropped
+        with a warning that says what they go on with.
     probe
         Of any texts: everything that is read is tried on it.
     clock
@@ -104,10 +114,11 @@ def router_from(
     Raises
     ------
     StateFormatError
-        If parts are missing or do not fit each other.
+        If the context model is damaged, or parts are missing.
     """
+    damage = Damage.of(state)
     try:
-        knowledge = _knowledge_from(state["knowledge"], arrays, probe)
+        knowledge = _knowledge_from(state["knowledge"], arrays, probe, damage)
         lost = [n for n in state["knowledge"]["names"] if n not in knowledge.names]
         experience = experience_from(
             knowledge,
@@ -116,18 +127,43 @@ def router_from(
             part("online", arrays),
             names=names,
             lost=lost,
+            damage=damage,
         )
-        ledger = DecisionLedger.from_state(
-            state["pending"],
-            arrays["pending.contexts"],
-            capacity=settings.decision_capacity,
-            max_age_seconds=settings.decision_max_age_seconds,
-            clock=clock,
-        )
+        ledger = _ledger_from(state["pending"], arrays, settings, clock, damage)
         ledger.outdate(lost)
     except (KeyError, TypeError, AttributeError) as error:
         raise StateFormatError(f"the saved state lacks {error}") from error
+    for key, (what, instead) in _SPARE.items():
+        if (key,) in damage.parts:
+            warn_dropped(what, f"it {CHANGED}", instead)
     return knowledge, experience, ledger
+
+
+def _ledger_from(
+    rows: Any,  # noqa: ANN401
+    arrays: Mapping[str, NDArray[Any]],
+    settings: RouterSettings,
+    clock: Callable[[], float],
+    damage: Damage,
+) -> DecisionLedger:
+    """Return what is pending; rows that are damaged are left out and counted."""
+    hit = damage.arrays.get("pending.contexts") or ()
+    terms: dict[str, Any] = {
+        "capacity": settings.decision_capacity,
+        "max_age_seconds": settings.decision_max_age_seconds,
+        "clock": clock,
+    }
+    try:
+        sound: list[Any] = [None if i in hit else r for i, r in enumerate(rows)]
+        contexts = arrays["pending.contexts"]
+        return DecisionLedger.from_state(sound, contexts, **terms)
+    except (LookupError, TypeError, ValueError) as error:
+        warn_dropped(
+            "what awaits its feedback", str(error), "that feedback will teach nothing"
+        )
+        ledger = DecisionLedger(**terms)
+        ledger.unreadable = len(rows) if isinstance(rows, list) else 1
+        return ledger
 
 
 def _knowledge_state(knowledge: Knowledge) -> _State:
@@ -154,7 +190,10 @@ def _knowledge_state(knowledge: Knowledge) -> _State:
 
 
 def _knowledge_from(
-    state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], probe: Reading
+    state: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    probe: Reading,
+    damage: Damage,
 ) -> Knowledge:
     """Return what `_knowledge_state` gave, tried on a probe."""
     try:
@@ -170,7 +209,7 @@ def _knowledge_from(
             )
             if not state["names"]:
                 return knowledge
-            return _with_heads(knowledge, state, arrays, tried)
+            return _with_heads(knowledge, state, arrays, tried, damage)
     except (
         LookupError,
         TypeError,
@@ -184,43 +223,34 @@ def _knowledge_from(
         ) from error
 
 
-def _bank_from(
-    target: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], n: int
-) -> HeadBank:
-    parts = []
-    for index, kind in enumerate(state[target]["kinds"]):
-        start = f"{target}.{index}."
-        own = {
-            k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)
-        }
-        columns = np.asarray(own.pop("columns"), dtype=np.intp)
-        parts.append((columns, KINDS[kind].from_state(own)))
-    served = np.sort(np.concatenate([columns for columns, _ in parts]))
-    if not np.array_equal(served, np.arange(n)):
-        raise StateFormatError(f"heads for {target} do not serve every candidate once")
-    return HeadBank(tuple(parts), n, dict(state[target]["errors"]))
-
-
 def _with_heads(
     knowledge: Knowledge,
     state: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
     contexts: FloatArray,
+    damage: Damage,
 ) -> Knowledge:
-    names = tuple(state["names"])
-    n = len(names)
-    numbers = [np.asarray(arrays[f"heads.{name}"]) for name in _HEADS]
-    factors = [np.asarray(arrays[f"costs.{name}"]) for name in _COSTS]
-    quality, length = (_bank_from(t, state, arrays, n) for t in ("quality", "length"))
-    good = np.isfinite(np.stack([*numbers, *factors])).all(axis=0)
-    for bank in (quality, length):
-        said = bank.predict(contexts)
-        if said.shape != (len(contexts), n) or good.shape != (n,):
-            raise StateFormatError(f"there are not {n} heads")
-        good &= np.isfinite(said).all(axis=0) & _isfinite(bank)
-    kept = np.flatnonzero(good).tolist()
-    for i in np.flatnonzero(~good):
-        warn_dropped(names[i], "its heads are not finite")
+    """Return knowledge with those heads that are sound; warn of the others."""
+    names = tuple(map(str, state["names"]))
+    bad: dict[int, str] = {}
+    numbers, factors = (
+        [_numbers(f"{room}.{name}", arrays, damage, len(names), bad) for name in which]
+        for room, which in (("heads", _HEADS), ("costs", _COSTS))
+    )
+    counts = numbers[_HEADS.index("n_labels")]
+    for i in np.flatnonzero(~(counts >= 0)).tolist():
+        bad.setdefault(i, "its labels are none")
+    quality, length = (
+        _bank_from(target, state, arrays, contexts, damage, len(names), bad)
+        for target in ("quality", "length")
+    )
+    for i in sorted(bad):
+        warn_dropped(
+            f"what was learned of candidate {names[i]!r}",
+            bad[i],
+            "it starts anew from its prior",
+        )
+    kept = [i for i in range(len(names)) if i not in bad]
     if not kept:
         return knowledge
     heads = CandidateHeads(names, quality, length, *numbers)
@@ -231,17 +261,83 @@ def _with_heads(
     )
 
 
-def _isfinite(bank: HeadBank) -> NDArray[np.bool_]:
-    """Return whether all that each candidate's head is made of is finite."""
-    good = np.ones(bank.n_candidates, dtype=np.bool_)
-    for columns, predictor in bank.parts:
-        for index, column in enumerate(columns):
-            own = predictor.select(np.array([index])).state()
-            # A leaf's threshold is infinite.
-            good[column] = not any(
-                np.isnan(a).any()
-                if n.endswith("threshold")
-                else not np.isfinite(a).all()
-                for n, a in own.items()
+def _numbers(
+    name: str,
+    arrays: Mapping[str, NDArray[Any]],
+    damage: Damage,
+    n: int,
+    bad: dict[int, str],
+) -> NDArray[Any]:
+    """Return a number per head; note whose is none."""
+    found = np.asarray(arrays.get(name, np.nan))
+    if found.shape != (n,) or found.dtype.kind not in "fi":
+        found = np.full(n, np.nan)
+    for i in np.flatnonzero(~np.isfinite(found)).tolist():
+        bad[i] = f"{name} is not finite"
+    bad |= dict.fromkeys(damage.arrays.get(name) or (), f"{name} {CHANGED}")
+    return found
+
+
+def _bank_from(
+    target: str,
+    state: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    contexts: FloatArray,
+    damage: Damage,
+    n: int,
+    bad: dict[int, str],
+) -> HeadBank:
+    """Return the heads for one target, tried on contexts; note whose are damaged."""
+    parts, served, why = [], [], f"there is no head for its {target}"
+    about = state.get(target)
+    if not isinstance(about, Mapping):
+        about, why = {}, f"the list of heads for {target} {CHANGED}"
+    for index, kind in enumerate(about.get("kinds", ())):
+        start = f"{target}.{index}."
+        try:
+            columns, predictor, own = _part_from(
+                kind, part(start[:-1], arrays), contexts, damage.within(start)
             )
-    return good
+        except (
+            *(LookupError, TypeError, ValueError),
+            *(AttributeError, ArithmeticError),
+        ) as error:
+            why = f"{start[:-1]}: {error}"
+            continue
+        parts.append((columns, predictor))
+        served += columns.tolist()
+        bad |= {int(columns[i]): f"its head: {reason}" for i, reason in own.items()}
+    if len(set(served)) < len(served) or not set(served) <= set(range(n)):
+        raise StateFormatError(f"heads for {target} do not serve every candidate once")
+    bad |= dict.fromkeys(sorted(set(range(n)) - set(served)), why)
+    return HeadBank(tuple(parts), n, dict(about.get("errors", {})))
+
+
+def _part_from(
+    kind: Any,  # noqa: ANN401
+    arrays: dict[str, NDArray[Any]],
+    contexts: FloatArray,
+    damaged: Mapping[str, frozenset[int] | None],
+) -> tuple[NDArray[np.intp], Predictor, dict[int, str]]:
+    """Return candidates, their predictor, and which of its columns are damaged."""
+    bad: dict[int, str] = {}
+    for name, which in damaged.items():
+        if which is None:
+            raise StateFormatError(f"{name} {CHANGED}")
+        bad |= dict.fromkeys(which, f"{name} {CHANGED}")
+    columns = np.asarray(arrays.pop("columns"), dtype=np.intp)
+    predictor = KINDS[kind].from_state(arrays)
+    said = predictor.predict(contexts)
+    if said.shape != (len(contexts), len(columns)):
+        raise StateFormatError(f"there are not {len(columns)} heads")
+    for i in np.flatnonzero(~np.isfinite(said).all(axis=0)).tolist():
+        bad.setdefault(i, "it is not finite")
+    for i in range(len(columns)):
+        own = predictor.select(np.array([i])).state()
+        # A leaf's threshold is infinite.
+        if any(
+            np.isnan(a).any() if n.endswith("threshold") else not np.isfinite(a).all()
+            for n, a in own.items()
+        ):
+            bad.setdefault(i, "it is not finite")
+    return columns, predictor, bad

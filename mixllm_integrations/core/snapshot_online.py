@@ -1,32 +1,43 @@
 """What was learned online, as JSON and arrays, and back.
 
-Beside `snapshot`. A candidate whose part is damaged starts anew with a warning;
-the others go on.
+Beside `snapshot`. What is damaged is dropped, with a warning that says what it was,
+whose, and what there is instead; all else goes on.
 """
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.bandit import DesignMatrices, ResidualHeads
+from mixllm_integrations.core.checks import number_between
 from mixllm_integrations.core.drift import DriftWatch
 from mixllm_integrations.core.errors import StateFormatError
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.exploring import Trials
 from mixllm_integrations.core.forecast import Knowledge
-from mixllm_integrations.core.policy_gradient import FeedbackHead
+from mixllm_integrations.core.parts import CHANGED, Damage
 from mixllm_integrations.core.pricing import RunningRatio
 from mixllm_integrations.core.reliability import Reliability
 from mixllm_integrations.core.replay import Replay
+from mixllm_integrations.core.second_looks import SecondLooks
 from mixllm_integrations.core.settings import RouterSettings
 from mixllm_integrations.core.signals import ImplicitSignals
+from mixllm_integrations.core.snapshot_arms import arms_anew, fill_arms, part
 
-__all__ = ["experience_from", "experience_state", "part", "warn_dropped"]
+__all__ = ["experience_from", "experience_state", "warn_dropped"]
 
 _State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+_Value = TypeVar("_Value")
+_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+# What a room is about: all of it, and one of them; and what there is instead.
+_ROOMS = (
+    ("drift", "changes", "changes of candidate", "it is watched anew"),
+    ("trials", "newcomers", "the trial of candidate", "there is no trial"),
+    ("looks", "whoever fell", "the fall of candidate", "there is no second look"),
+    ("reliability", "all sources", "source", "it is learned anew"),
+    ("signals", "all signals", "signals of candidate", "they are counted anew"),
+)
 
 
 def experience_state(experience: Experience) -> _State:
@@ -50,6 +61,7 @@ def experience_state(experience: Experience) -> _State:
         "reliability": experience.reliability.state(),
         "signals": experience.signals.state(),
         "trials": experience.trials.state(),
+        "looks": experience.looks.state(),
         "replay": replay,
     }
     parts = {
@@ -71,6 +83,7 @@ def experience_from(
     *,
     names: Sequence[str],
     lost: Collection[str],
+    damage: Damage,
 ) -> Experience:
     """Return what `experience_state` gave, without that of the lost heads.
 
@@ -84,45 +97,31 @@ def experience_from(
         The candidates that compete.
     lost
         Candidates whose offline heads were damaged: they start anew.
-
-    Raises
-    ------
-    StateFormatError
-        If it cannot be told which part belongs to whom.
+    damage
+        Of what was saved.
     """
     experience = Experience(knowledge, settings)
-    try:
-        bad = _fill_arms(experience, settings, state, arrays)
-        experience.lengths = _ratios_from(state["lengths"])
-        experience.costs = _ratios_from(state["costs"])
-        experience.labels = _numbers_from(state["labels"])
-        experience.levels = _numbers_from(state["levels"])
-        experience.bases = _numbers_from(state["bases"])
-        experience.drift = DriftWatch.from_state(state["drift"])
-        experience.reliability = Reliability.from_state(state["reliability"])
-        experience.signals = ImplicitSignals.from_state(
-            state["signals"], wanted=settings.implicit_signals
-        )
-        experience.trials = Trials.from_state(state["trials"])
-        experience.replay.is_whole = not knowledge.names
-        if state["replay"] is not None:
-            experience.replay = Replay.from_state(
-                state["replay"],
-                part("replay", arrays),
-                dimension=knowledge.context.dimension,
-            )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise StateFormatError(
-            f"what was learned online cannot be read ({type(error).__name__}: {error})"
-        ) from error
-    for name in bad:
-        if name not in lost:
-            warn_dropped(name, bad[name])
-    watches = (experience.drift, experience.trials)
-    for room in (experience.reliability, experience.signals, *watches):
-        for what, why in room.bad.items():
-            warn_dropped(what, str(why))
-    experience.discard({**bad, **dict.fromkeys(lost)})
+    heads = _labels_of_heads(knowledge)
+    known = list(dict.fromkeys((*names, *heads)))
+    everyone, bad = fill_arms(
+        experience, settings, state, arrays, known=known, damage=damage
+    )
+    reader = _Reader(experience, state, damage, lost)
+    bad |= reader.fill_numbers(everyone, heads)
+    reader.fill_watches(settings)
+    reader.fill_replay(part("replay", arrays), has_heads=bool(heads))
+    fallen = {name: why for name, why in bad.items() if name not in lost}
+    for name, why in fallen.items():
+        if name in heads:
+            whose, instead = f"online of candidate {name!r}", "its fitted head stays"
+        else:
+            whose, instead = f"of candidate {name!r}", "it starts anew from its prior"
+        warn_dropped(f"what was learned {whose}", why, instead)
+        experience.bases.pop(name, None)
+        experience.drift.add(name)
+        experience.drift.reset(name, "quality")
+    arms_anew(experience, fallen, names=names, heads=heads)
+    experience.discard(lost)
     for name in names:
         if name not in experience.designs.names:
             experience.add(name)
@@ -130,96 +129,190 @@ def experience_from(
     return experience
 
 
-def _fill_arms(
-    experience: Experience,
-    settings: RouterSettings,
-    state: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
-) -> dict[str, str]:
-    """Put the arms of all rooms in; return which are damaged, and why."""
-    names, kept = list(state["names"]), list(state["kept"])
-    residuals, dimension = experience.residuals, experience.designs.dimension
-    experience.designs = DesignMatrices.from_state(
-        part("designs", arrays),
-        dimension=dimension,
-        l2=settings.l2,
-        forgetting=settings.forgetting,
-        names=names,
-        kept=kept,
-    )
-    experience.residuals = ResidualHeads.from_state(
-        part("residuals", arrays),
-        dimension=dimension,
-        l2=residuals.l2,
-        offline_share=residuals.offline_share,
-        forgetting=settings.forgetting,
-        names=names,
-        kept=kept,
-    )
-    bad = {**experience.designs.bad, **experience.residuals.bad}
-    if experience.feedback_head is not None:
-        experience.feedback_head = FeedbackHead.from_state(
-            part("feedback", arrays),
-            dimension=dimension,
-            seed=settings.seed,
-            names=names,
-            kept=kept,
-        )
-        bad |= experience.feedback_head.bad
-    return bad
+class _Reader:
+    """Reads what was learned online beside the arms, table by table."""
+
+    def __init__(
+        self,
+        experience: Experience,
+        state: Mapping[str, Any],
+        damage: Damage,
+        lost: Collection[str],
+    ) -> None:
+        self._experience, self._state = experience, state
+        self._damage, self._lost = damage, lost
+
+    def fill_numbers(
+        self, everyone: Sequence[str], heads: Mapping[str, float]
+    ) -> dict[str, str]:
+        """Put in what is a number or a ratio of each candidate.
+
+        Returns whose arms mean nothing without a number that is damaged, and why.
+        """
+        experience = self._experience
+        experience.lengths, wrong = self._table("lengths", everyone, _ratio_from)
+        self._begin_anew(experience.lengths, wrong, "lengths")
+        experience.costs, wrong = self._table("costs", everyone, _ratio_from)
+        self._begin_anew(experience.costs, wrong, "bills")
+        experience.labels, wrong = self._table("labels", everyone, _label_count)
+        for name, why in wrong.items():
+            count = experience.labels[name] = heads.get(name, 0.0)
+            instead = f"{count:g} is taken, as many as its head has"
+            self._warn(
+                name, f"the number of labels of candidate {name!r}", why, instead
+            )
+        experience.levels, bad = self._table("levels", everyone, _level)
+        experience.levels |= dict.fromkeys(bad, 0.0)
+        has_bases = isinstance(self._state.get("bases"), Mapping)
+        without = [] if has_bases else [n for n in everyone if n not in heads]
+        experience.bases, wrong = self._table("bases", without, _base)
+        for name in heads.keys() & wrong.keys():  # it is not used
+            what, why = f"the base of candidate {name!r}", wrong.pop(name)
+            self._warn(name, what, why, "its head needs none")
+        return bad | wrong
+
+    def fill_watches(self, settings: RouterSettings) -> None:
+        """Put in what is known of changes, newcomers, sources and signals."""
+        experience = self._experience
+        readers: dict[str, Callable[[Any], Any]] = {
+            "drift": DriftWatch.from_state,
+            "trials": Trials.from_state,
+            "looks": SecondLooks.from_state,
+            "reliability": Reliability.from_state,
+            "signals": lambda state: _signals_from(state, settings),
+        }
+        for key, all_of_it, of, instead in _ROOMS:
+            try:
+                room = readers[key](self._state[key])
+            except _ERRORS as error:
+                warn_dropped(f"what was learned of {all_of_it}", _why(error), instead)
+                continue
+            setattr(experience, key, room)
+            for name, why in room.bad.items():
+                if key != "reliability" and name in self._lost:
+                    continue
+                places = (p for p in self._damage.parts if p[1:2] == (key,))
+                if any(str(place[-1]).endswith(name) for place in places):
+                    why = f"it {CHANGED}"
+                whose = f"{of} {name!r}"
+                if key == "signals" and name == "effects":
+                    whose = "what signals say"
+                warn_dropped(f"what was learned of {whose}", why, instead)
+
+    def fill_replay(
+        self, arrays: Mapping[str, NDArray[Any]], *, has_heads: bool
+    ) -> None:
+        """Put in what heads are fitted from again; a compact folder has none."""
+        experience, place = self._experience, ("experience", "replay")
+        experience.replay.is_whole = not has_heads
+        hit = self._damage.within("online.replay.")
+        try:
+            state = self._state["replay"]
+            if state is None and place not in self._damage.parts:
+                return
+            if state is None or hit:
+                raise StateFormatError(f"{', '.join(sorted(hit)) or 'it'} {CHANGED}")
+            experience.replay = Replay.from_state(
+                state, arrays, dimension=experience.designs.dimension
+            )
+        except _ERRORS as error:
+            experience.replay.is_whole = False
+            warn_dropped(
+                "the replay of labels and feedback",
+                _why(error),
+                "`refit` does nothing until `fit` was called; the heads stay",
+            )
+
+    def _table(
+        self, key: str, everyone: Sequence[str], read: Callable[[Any], _Value]
+    ) -> tuple[dict[str, _Value], dict[str, str]]:
+        """Return what a table has of everyone, and of whom it has none, and why."""
+        found: dict[str, _Value] = {}
+        wrong: dict[str, str] = {}
+        rows = self._state.get(key)
+        rows = rows if isinstance(rows, Mapping) else {}
+        for name in dict.fromkeys((*rows, *everyone)):
+            try:
+                found[name] = read(rows[name])
+            except _ERRORS as error:
+                is_changed = ("experience", key, name) in self._damage.parts
+                wrong[name] = f"{key} {CHANGED}" if is_changed else _why(error)
+        return found, wrong
+
+    def _begin_anew(
+        self, ratios: dict[str, RunningRatio], wrong: Mapping[str, str], what: str
+    ) -> None:
+        for name, why in wrong.items():
+            ratios[name] = RunningRatio()
+            whose = f"what was learned online of {what} of candidate {name!r}"
+            self._warn(name, whose, why, "it is learned anew")
+
+    def _warn(self, name: str, what: str, why: str, instead: str) -> None:
+        if name not in self._lost:  # all of it is gone
+            warn_dropped(what, why, instead)
 
 
-def _numbers_from(rows: Mapping[str, Any]) -> dict[str, float]:
-    """Return numbers by name, without those that are none."""
-    found = {name: float(value) for name, value in rows.items()}
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+def _labels_of_heads(knowledge: Knowledge) -> dict[str, float]:
+    """Return how many labels stand behind each candidate's offline head."""
+    if knowledge.heads is None:
+        return {}
+    counts = knowledge.heads.n_labels.tolist()
+    return {n: float(count) for n, count in zip(knowledge.names, counts, strict=True)}
+
+
+def _signals_from(
+    state: Mapping[str, Any], settings: RouterSettings
+) -> ImplicitSignals:
+    if not isinstance(state["wanted"], list):
+        raise StateFormatError("which signals were counted is not known any more")
+    return ImplicitSignals.from_state(state, wanted=settings.implicit_signals)
+
+
+def _label_count(value: object) -> float:
+    return number_between(value, "it", high_is_allowed=False)
+
+
+def _level(value: object) -> float:
+    return number_between(value, "its level", low=-1.0, high=1.0)
+
+
+def _base(value: object) -> float:
+    return number_between(value, "its expected quality", high=1.0)
 
 
 def _ratio_rows(ratios: Mapping[str, RunningRatio]) -> dict[str, list[float]]:
     return {name: [r.real, r.predicted, r.count, r.prior] for name, r in ratios.items()}
 
 
-def _ratios_from(rows: Mapping[str, Sequence[Any]]) -> dict[str, RunningRatio]:
-    return {name: _ratio_from(name, *numbers) for name, numbers in rows.items()}
+def _ratio_from(row: Sequence[object]) -> RunningRatio:
+    real, predicted, count, prior = (
+        number_between(number, "a number of it", high_is_allowed=False)
+        for number in row
+    )
+    if count < (predicted > 0):
+        raise StateFormatError("it was learned from no outcome")
+    return RunningRatio(real, predicted, int(count), prior)
 
 
-def _ratio_from(
-    name: str, real: float, predicted: float, count: int, prior: float
-) -> RunningRatio:
-    sums = float(real), float(predicted), float(prior)
-    if not (np.isfinite(sums).all() and min(sums) >= 0 and count >= (sums[1] > 0)):
-        warn_dropped(name, "its lengths or costs are none")
-        return RunningRatio()
-    return RunningRatio(*sums[:2], int(count), sums[2])
+def _why(error: Exception) -> str:
+    is_told = isinstance(error, ValueError) and str(error)
+    return str(error) if is_told else f"{type(error).__name__}: {error}"
 
 
-def part(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of one part, by their names in it.
-
-    Parameters
-    ----------
-    name
-        Of the part.
-    arrays
-        Of all parts.
-    """
-    start = f"{name}."
-    return {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
-
-
-def warn_dropped(name: str, why: str) -> None:
-    """Warn that a candidate starts anew.
+def warn_dropped(what: str, why: str, instead: str) -> None:
+    """Warn that something is not what it was when it was saved.
 
     Parameters
     ----------
-    name
-        Whom.
+    what
+        Of what, and whose.
     why
-        What is wrong with what was saved of it.
+        What is wrong with it.
+    instead
+        What there is now.
     """
     warnings.warn(
-        f"what was learned of candidate {name!r} is damaged ({why}) and was dropped; "
-        "it starts anew from priors",
+        f"{what} is damaged ({why}) and was dropped; {instead}",
         RuntimeWarning,
         stacklevel=2,
     )

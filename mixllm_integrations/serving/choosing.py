@@ -1,12 +1,13 @@
 """Who answers next: the router's choice among those who may, and are not resting."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mixllm_integrations.core.errors import NoCandidateError, UnknownCandidateError
 from mixllm_integrations.core.types import Decision, Outcome
+from mixllm_integrations.serving.naming import gone
 from mixllm_integrations.serving.options import Asked, CallOptions
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ class Chooser:
         What the caller asks of the call.
     """
 
-    __slots__ = ("_asked", "_barred", "_dispatcher", "_options")
+    __slots__ = ("_asked", "_barred", "_dispatcher", "_options", "_renames")
 
     def __init__(
         self, dispatcher: "Dispatcher", asked: Asked, options: CallOptions
     ) -> None:
         self._dispatcher = dispatcher
+        self._renames = dispatcher.renames
         self._asked = asked
         self._options = options
         self._barred = dict(options.barred) if options.barred else {}
@@ -64,7 +66,7 @@ class Chooser:
             candidate.name: candidate.context_window or math.inf
             for candidate in self._dispatcher.router.candidates
         }
-        too_small = windows.get(name, math.inf)
+        too_small = windows.get(self._renames.current(name, windows), math.inf)
         if math.isinf(too_small):
             return
         for other, window in windows.items():
@@ -107,6 +109,9 @@ class Chooser:
         options = self._options
         forced = options.candidate if options.shadow is None else options.shadow
         among = self._asked.among if forced is None else (forced,)
+        if self._renames:
+            among = None if among is None else self._called(among)
+            prefer = None if prefer is None else self._renames.current(prefer)
         cooldown = self._dispatcher.cooldown
         refused: set[str] = set()
         while True:
@@ -172,6 +177,8 @@ class Chooser:
         is_real = is_real and not options.dry_run
         barred = {**also_barred, **self._barred} if also_barred else self._barred
         while True:
+            if barred and self._renames:
+                barred = dict(zip(self._called(barred), barred.values(), strict=True))
             try:
                 return self._dispatcher.router.route(
                     asked.query,
@@ -194,13 +201,20 @@ class Chooser:
                     charge_load=is_real,
                     remember=is_real,
                 )
-            except UnknownCandidateError:  # it has left since the call began
+            except UnknownCandidateError:  # it has left since, or been renamed
                 known = self._dispatcher.names()
-                left = tuple(name for name in among or () if name in known)
+                left = tuple(n for n in self._called(among or (), known) if n in known)
                 if not left:
-                    gone = "it was removed from the router of this model"
-                    raise NoCandidateError(dict.fromkeys(among or (), gone)) from None
+                    why = gone(known)
+                    raise NoCandidateError(dict.fromkeys(among or (), why)) from None
                 among = left
+
+    def _called(
+        self, names: Iterable[str], known: Collection[str] | None = None
+    ) -> tuple[str, ...]:
+        """Return what candidates are called by now."""
+        known = self._dispatcher.names() if known is None else known
+        return tuple(self._renames.current(name, known) for name in names)
 
 
 def imagined(session: str) -> str:

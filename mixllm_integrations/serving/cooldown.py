@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.serving.naming import moved
 
 __all__ = ["Cooldown"]
 
@@ -101,6 +102,8 @@ class Cooldown:
     longest_seconds
         Bound of the doubling; ``None``: 20 times `seconds`, but no more than 10
         minutes unless `seconds` itself is more.
+    called
+        Returns what a candidate is called by now; ``str``: what it always was.
 
     Raises
     ------
@@ -129,7 +132,7 @@ class Cooldown:
     (True, False)
     """
 
-    __slots__ = ("_clock", "_lock", "_rests", "longest_seconds", "seconds")
+    __slots__ = ("_called", "_clock", "_lock", "_rests", "longest_seconds", "seconds")
 
     def __init__(
         self,
@@ -137,6 +140,7 @@ class Cooldown:
         *,
         clock: Callable[[], float],
         longest_seconds: float | None = None,
+        called: Callable[[str], str] = str,
     ) -> None:
         if longest_seconds is None:
             bound = min(_LONGEST_FACTOR * seconds, _LONGEST_SECONDS)
@@ -149,6 +153,7 @@ class Cooldown:
         self.seconds = seconds
         self.longest_seconds = longest_seconds
         self._clock = clock
+        self._called = called
         self._rests: dict[str, _Rest] = {}
         # Reentrant: a finalizer may call `abandon` in the middle of anything.
         self._lock = threading.RLock()
@@ -182,7 +187,7 @@ class Cooldown:
             return
         with self._lock:
             now = self._clock()
-            rest = self._rests.setdefault(name, _Rest())
+            rest = self._rests.setdefault(self._called(name), _Rest())
             rest.release(by)
             if retry_after_seconds is not None:
                 told = min(max(retry_after_seconds, 0.0), _LONGEST_TOLD_SECONDS)
@@ -214,6 +219,7 @@ class Cooldown:
         if not self._rests:  # reading a dict's truth needs no lock
             return
         with self._lock:
+            name = self._called(name)
             rest = self._rests.get(name)
             if rest is None:
                 return
@@ -240,7 +246,7 @@ class Cooldown:
         if not self._rests:
             return
         with self._lock:
-            rest = self._rests.get(name)
+            rest = self._rests.get(self._called(name))
             if rest is None:
                 return
             rest.release(by)
@@ -286,7 +292,7 @@ class Cooldown:
         if not self._rests:
             return True
         with self._lock:
-            rest = self._rests.get(name)
+            rest = self._rests.get(self._called(name))
             if rest is None or rest.reopened:
                 return True
             now = self._clock()
@@ -308,9 +314,20 @@ class Cooldown:
         if not self._rests:
             return
         with self._lock:
-            rest = self._rests.get(name)
+            rest = self._rests.get(self._called(name))
             if rest is not None:
                 rest.release(by)
+
+    def renamed(self, old: str, new: str) -> None:
+        """Let a candidate rest under another name.
+
+        Parameters
+        ----------
+        old, new
+            Its names.
+        """
+        with self._lock:
+            moved(self._rests, old, new)
 
     def _forget(self, now: float) -> None:
         """Drop candidates that nobody has asked for long, or that were removed."""

@@ -39,6 +39,7 @@ from mixllm_integrations.serving.cooldown import Cooldown
 from mixllm_integrations.serving.drifts import DriftLog
 from mixllm_integrations.serving.feedback import decision_id_of
 from mixllm_integrations.serving.journal import Journal
+from mixllm_integrations.serving.naming import UnknownHereError, moved, renames_of
 from mixllm_integrations.serving.options import (
     NO_CACHE,
     Asked,
@@ -88,6 +89,8 @@ class Dispatcher:
     last_questions
         Who answered the last question of each session; ``None`` if the router
         learns nothing from its being asked again.
+    renames
+        What the router's candidates are called by now.
     """
 
     def __init__(
@@ -100,11 +103,14 @@ class Dispatcher:
     ) -> None:
         self.router = router
         self.clock = clock
+        self.renames = renames_of(router)
         self.cooldown = Cooldown(
-            number_between(cooldown_seconds, "cooldown_seconds"), clock=clock
+            number_between(cooldown_seconds, "cooldown_seconds"),
+            clock=clock,
+            called=self.renames.current,
         )
         self.journal = store if isinstance(store, Journal) else Journal.open(store)
-        self.sessions = Sessions(clock=clock)
+        self.sessions = Sessions(clock=clock, called=self.renames.current)
         self._surcharge: dict[str, float] = {}
         wanted = router.implicit_signals
         self.last_questions = (
@@ -112,6 +118,7 @@ class Dispatcher:
         )
         journal = self.journal
         self._drifts = None if journal is None else DriftLog(router, journal)
+        self.renames.tell(self)
 
     def begin(
         self,
@@ -265,6 +272,18 @@ class Dispatcher:
         self.sessions.saving_per_token[name] = price.saving
         self._surcharge[name] = price.surcharge
 
+    def renamed(self, old: str, new: str) -> None:
+        """Keep what is known of a candidate under another name.
+
+        Parameters
+        ----------
+        old, new
+            Its names.
+        """
+        self.cooldown.renamed(old, new)
+        self.sessions.renamed(old, new)
+        moved(self._surcharge, old, new)
+
     def charge(
         self, name: str, input_tokens: int, output_tokens: int, cache: CacheUse
     ) -> float:
@@ -284,25 +303,28 @@ class Dispatcher:
         float
             USD; 0 for a candidate that has been removed while it answered.
         """
-        for candidate in self.router.candidates:
-            if candidate.name == name:
-                listed = (
-                    input_tokens * candidate.input_cost_per_million_tokens
-                    + output_tokens * candidate.output_cost_per_million_tokens
-                ) / 1e6
-                if cache == NO_CACHE:
-                    return listed
-                saved = (cache.read or 0) * self.sessions.saving_per_token.get(
-                    name, 0.0
-                )
-                extra = cache.written * self._surcharge.get(name, 0.0)
-                return max(listed - saved + extra, 0.0)
-        return 0.0
+        known = {candidate.name: candidate for candidate in self.router.candidates}
+        name = self.renames.current(name, known)
+        candidate = known.get(name)
+        if candidate is None:
+            return 0.0
+        listed = (
+            input_tokens * candidate.input_cost_per_million_tokens
+            + output_tokens * candidate.output_cost_per_million_tokens
+        ) / 1e6
+        if cache == NO_CACHE:
+            return listed
+        saved = (cache.read or 0) * self.sessions.saving_per_token.get(name, 0.0)
+        extra = cache.written * self._surcharge.get(name, 0.0)
+        return max(listed - saved + extra, 0.0)
 
     def _check_known(self, name: str, among: Collection[str] | None) -> None:
-        known = among if among is not None else self.names()
-        if name not in known:
+        known, current = self.names(), self.renames.current
+        name = current(name, known)
+        if among is None and name not in known:
             raise UnknownCandidateError(name, known)
+        if among is not None and name not in [current(n, known) for n in among]:
+            raise UnknownHereError(name, among, known, "this call may ask")
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the router's candidates, in declaration order."""

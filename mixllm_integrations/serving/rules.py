@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mixllm_integrations.core.errors import ConfigurationError
@@ -93,6 +93,23 @@ class RoutingRule:
             return any(self.when.search(text) for text in texts)
         return bool(self.when(messages))
 
+    def renamed(self, old: str, new: str) -> "RoutingRule":
+        """Return the rule for candidates of which one has another name.
+
+        Parameters
+        ----------
+        old, new
+            Its names.
+
+        Returns
+        -------
+        RoutingRule
+            The same rule, if it does not name that candidate.
+        """
+        if self.among is None or old not in self.among:
+            return self
+        return replace(self, among=[new if n == old else n for n in self.among])
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -105,7 +122,8 @@ class Verdict:
     requires
         Abilities needed.
     allowed
-        The only ones who may answer; ``None``: no rule says so.
+        The only ones who may answer, as the rules call them; ``None``: no rule
+        says so.
     """
 
     barred: dict[str, str]
@@ -113,11 +131,16 @@ class Verdict:
     allowed: frozenset[str] | None = None
 
 
+def _itself(name: str, among: Collection[str]) -> str:  # noqa: ARG001
+    return name
+
+
 def verdict(
     rules: Sequence[RoutingRule],
     messages: Any,  # noqa: ANN401
     texts: Sequence[str],
     names: Callable[[], Sequence[str]],
+    called: Callable[[str, Collection[str]], str] = _itself,
 ) -> Verdict:
     """Return what the rules say of a conversation.
 
@@ -132,6 +155,9 @@ def verdict(
     names
         Returns all candidates; asked when all rules have been, since some may
         have come in the meantime.
+    called
+        Returns under which of these names a candidate goes, since one may have
+        been given another name in the meantime.
 
     Returns
     -------
@@ -145,10 +171,12 @@ def verdict(
     for rule in applying:
         if rule.among is None:
             continue
+        present = names()
+        meant = {called(name, present) for name in rule.among}
         allowed = frozenset(rule.among) if allowed is None else allowed & {*rule.among}
         told = ", ".join(map(repr, rule.among)) or "nobody"
-        for name in names():
-            if name not in rule.among:
+        for name in present:
+            if name not in meant:
                 barred.setdefault(name, f"the rule {rule.name!r} allows only {told}")
     return Verdict(barred, requires, allowed)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from mixllm_integrations.serving.naming import moved
+
 __all__ = ["Sessions"]
 
 # All our choice. Providers keep a prompt for five to ten minutes; who forgets a
@@ -41,6 +43,8 @@ class Sessions:
         Seconds that never go backwards.
     capacity
         How many sessions are remembered, those used last.
+    called
+        Returns what a candidate is called by now; ``str``: what it always was.
 
     Attributes
     ----------
@@ -53,11 +57,24 @@ class Sessions:
     Source: our choice.
     """
 
-    __slots__ = ("_capacity", "_clock", "_lock", "_read", "_share", "saving_per_token")
+    __slots__ = (
+        "_called",
+        "_capacity",
+        "_clock",
+        "_lock",
+        "_read",
+        "_share",
+        "saving_per_token",
+    )
 
     def __init__(
-        self, *, clock: Callable[[], float], capacity: int = _CAPACITY
+        self,
+        *,
+        clock: Callable[[], float],
+        capacity: int = _CAPACITY,
+        called: Callable[[str], str] = str,
     ) -> None:
+        self._called = called
         self._clock = clock
         self._capacity = capacity
         self._lock = threading.RLock()  # a finalizer may come in between
@@ -128,8 +145,9 @@ class Sessions:
             How many tokens of the prompt the provider says that it had read
             before; ``None`` if it says nothing.
         """
-        expected = self._warm(session).get(candidate, 0)
         with self._lock:
+            candidate = self._called(candidate)
+            expected = self._warm(session).get(candidate, 0)
             if cached is not None and min(expected, tokens) >= _LEAST_TOKENS:
                 share = min(cached / min(expected, tokens), 1.0)
                 before = self._share.get(candidate, 1.0)
@@ -140,6 +158,25 @@ class Sessions:
             self._read[session] = known
             while len(self._read) > self._capacity:
                 self._read.popitem(last=False)
+
+    def renamed(self, old: str, new: str) -> None:
+        """Remember what a candidate has read under another name.
+
+        Parameters
+        ----------
+        old, new
+            Its names.
+        """
+        with self._lock:
+            moved(self._share, old, new)
+            moved(self.saving_per_token, old, new)
+            for session, known in list(self._read.items()):
+                if old in known:
+                    self._read[session] = {
+                        new if name == old else name: read
+                        for name, read in known.items()
+                        if name != new
+                    }
 
     def _warm(self, session: str) -> dict[str, int]:
         oldest = self._clock() - _WARM_SECONDS

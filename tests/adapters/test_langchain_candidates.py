@@ -252,6 +252,25 @@ class TestPool:
         with pytest.raises(UnknownCandidateError):
             model.remove_candidate("top")
 
+    def test_who_joins_while_seats_are_prepared_has_one(self, scripted_candidate):
+        class Slow(ScriptedChatModel):
+            def model_copy(self, **kwargs):
+                if joins:
+                    model.add_candidate(joins.pop())
+                return super().model_copy(**kwargs)
+
+        joins = []
+        slow = CandidateModel(
+            model=Slow(model="slow"),
+            input_cost_per_million_tokens=1,
+            output_cost_per_million_tokens=1,
+        )
+        model = MixLLMChatModel(candidates=[slow])
+        model.temperature = 0.5
+        joins.append(scripted_candidate("top"))
+        model.invoke("q")
+        assert model.names() == ("slow", "top")
+
     def test_a_name_that_is_taken_cannot_be_added(self, pool, scripted_candidate):
         with pytest.raises(ConfigurationError, match="'best'"):
             pool().add_candidate(scripted_candidate("best"))

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 
 from mixllm_integrations import ConfigurationError
-from mixllm_integrations.benchmark.online import (
-    HINDSIGHT,
-    INFORMED,
-    LEARNERS,
-    run_online,
-)
-from mixllm_integrations.benchmark.online_learners import (
+from mixllm_integrations.benchmark.online.learners import (
     HeldOut,
     RouterLearner,
     Spending,
@@ -22,10 +16,16 @@ from mixllm_integrations.benchmark.online_learners import (
     play,
     refitted_over_time,
 )
-from mixllm_integrations.benchmark.online_results import IDLE
-from mixllm_integrations.benchmark.online_scores import own_until_half, queries_until
-from mixllm_integrations.benchmark.online_worlds import Expected, WorldSettings
-from mixllm_integrations.benchmark.streams import STREAMS, Ground, make_stream
+from mixllm_integrations.benchmark.online.results import IDLE
+from mixllm_integrations.benchmark.online.run import (
+    HINDSIGHT,
+    INFORMED,
+    LEARNERS,
+    run_online,
+)
+from mixllm_integrations.benchmark.online.scores import own_until_half, queries_until
+from mixllm_integrations.benchmark.online.streams import STREAMS, Ground, make_stream
+from mixllm_integrations.benchmark.online.worlds import Expected, WorldSettings
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Decision, Prediction
 

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixllm_integrations.benchmark.online_learners import play
-from mixllm_integrations.benchmark.online_peers import (
+from mixllm_integrations.benchmark.online.learners import play
+from mixllm_integrations.benchmark.online.peers import (
     PEERS,
     OnlineLinUCB,
     OnlineParetoBandit,
     Setting,
     available_peers,
 )
+from mixllm_integrations.benchmark.online.streams import Ground, make_stream
 from mixllm_integrations.benchmark.peers import installed_peers
-from mixllm_integrations.benchmark.streams import Ground, make_stream
 from mixllm_integrations.core.encoder import StaticEncoder
 
 pytestmark = pytest.mark.skipif(
@@ -94,6 +94,6 @@ def test_paretobandit_is_told_of_a_price_and_weighs_cost_by_what_it_earns(settin
 def test_whoever_is_no_peer_or_installed_stays(monkeypatch):
     names = ("ours", "mabwiser LinUCB", "paretobandit")
     assert available_peers(names) == names
-    module = "mixllm_integrations.benchmark.online_peers.installed_peers"
+    module = "mixllm_integrations.benchmark.online.peers.installed_peers"
     monkeypatch.setattr(module, lambda: ("paretobandit",))
     assert available_peers(names) == ("ours", "paretobandit")

@@ -9,16 +9,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mixllm_integrations import ConfigurationError
-from mixllm_integrations.benchmark.online_command import online
-from mixllm_integrations.benchmark.online_goals import goals
-from mixllm_integrations.benchmark.online_load import measure_load
-from mixllm_integrations.benchmark.online_results import (
+from mixllm_integrations.benchmark.online.command import online
+from mixllm_integrations.benchmark.online.goals import goals
+from mixllm_integrations.benchmark.online.load import measure_load
+from mixllm_integrations.benchmark.online.results import (
     LoadFigures,
     OnlineResult,
     OnlineRun,
 )
-from mixllm_integrations.benchmark.online_tables import plot_online, print_online
-from mixllm_integrations.benchmark.online_worlds import WorldSettings
+from mixllm_integrations.benchmark.online.tables import plot_online, print_online
+from mixllm_integrations.benchmark.online.worlds import WorldSettings
 from mixllm_integrations.plots.learning import (
     LearningLine,
     LearningPanel,

@@ -91,62 +91,6 @@ def test_two_arms_of_one_name_are_refused():
         matrices("a", "a")
 
 
-def test_a_head_restarts_from_the_same_offline_data_with_another_share():
-    offline, rows = contexts(60).T @ contexts(60), contexts(50, seed=1)
-    learned, fresh = heads("a", offline_share=0.5), heads("a", offline_share=0.1)
-    learned.start("a", offline)
-    for row in rows:
-        learned.update("a", row, 0.7)
-    learned.restart("a", 0.1)
-    fresh.start("a", offline)
-    assert not learned.correct(rows, ["a"]).any()
-    for row in rows[:20]:
-        assert learned.update("a", row, -0.2)
-        assert fresh.update("a", row, -0.2)
-    same_state(learned.state(), fresh.state())
-    np.testing.assert_array_equal(
-        learned.correct(rows, ["a"]), fresh.correct(rows, ["a"])
-    )
-
-
-@pytest.mark.parametrize("offline_share", [0.0, 0.5])
-def test_a_head_may_restart_with_any_share_or_none_again_and_again(offline_share):
-    learned = heads("a", "new", offline_share=offline_share)
-    learned.start("a", np.eye(D))
-    for share in (0.2, 0.0, 1.0):
-        learned.update("a", np.ones(D), 0.5)
-        learned.restart("a", share)
-        np.testing.assert_allclose(learned.gram("a"), share * np.eye(D))
-    learned.restart("new", 0.5)
-    assert not learned.gram("new").any()
-    for share in (-0.1, 1.1, np.nan):
-        with pytest.raises(ConfigurationError, match="share"):
-            learned.restart("a", share)
-    with pytest.raises(UnknownCandidateError, match="'who'"):
-        learned.restart("who", 0.1)
-
-
-def test_heads_that_restart_alike_share_one_matrix():
-    offline = matrices("all")
-    offline.accumulate(contexts(30), everyone(30, 1), ["all"])
-    learned = heads("a", "b", offline_share=0.5)
-    for name in ("a", "b"):
-        learned.start(name, offline.seen("all"))
-        learned.update(name, np.ones(D), 0.5)
-        learned.restart(name, 0.1)
-    assert learned._arms["a"].base is learned._arms["b"].base
-    assert learned._arms["a"].origin is offline.seen("all")
-
-
-def test_a_head_can_restart_after_it_was_merged_with_a_worker():
-    learned, worker = heads("a", offline_share=0.5), heads("a", offline_share=0.5)
-    learned.start("a", np.eye(D))
-    worker.update("a", np.ones(D), 0.5)
-    learned.merge(worker)
-    learned.restart("a", 0.1)
-    np.testing.assert_allclose(learned.gram("a"), 0.1 * np.eye(D))
-
-
 @pytest.mark.parametrize("make", [matrices, heads])
 def test_a_renamed_arm_keeps_its_place_and_every_bit(make):
     arms, names = make("a", "b", "c"), ("a", "b", "c")
@@ -233,7 +177,6 @@ def test_a_restart_changes_no_bit_of_what_is_predicted(forgetting, updates):
     for again in (learned, back):
         again.update("a", np.ones(D), 0.3)
         again.add("gone")
-        again.restart("b", 0.1)
         again.update("b", np.ones(D), 0.3)
     probe, names = contexts(5, seed=2), ["a", "b", "gone"]
     np.testing.assert_array_equal(
@@ -288,8 +231,6 @@ def test_arms_share_their_matrix_after_a_restart_too():
         ("base_of", lambda s: s[:2], {"c"}),
         ("base_of", lambda s: s + 7, {"a", "b", "c"}),
         ("base_of", lambda s: s - 7, {"a", "b", "c"}),
-        ("origin_of", lambda s: s[:1], {"b", "c"}),
-        ("origin_of", lambda s: s + 7, {"a", "b", "c"}),
     ],
 )
 def test_a_damaged_arm_is_named_and_the_others_are_read(key, damage, bad):
@@ -312,7 +253,6 @@ def test_a_damaged_arm_is_named_and_the_others_are_read(key, damage, bad):
     [
         lambda s: s.pop("arm_of"),
         lambda s: s.pop("base_of"),
-        lambda s: s.pop("origin_of"),
         lambda s: s.update(base_of=s["base_of"] * 1.5),
         lambda s: s.update(arm_of=s["arm_of"][:2]),
         lambda s: s.update(arm_of=s["arm_of"] - 1),

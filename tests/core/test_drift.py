@@ -97,21 +97,6 @@ def test_an_event_is_one_line_for_the_log(event, line):
     assert shown == f"candidate 'a\\nb': {line} over its last 42 answers"
 
 
-def test_recent_counts_from_the_suspected_change_point():
-    watch = watching()
-    assert watch.recent("a") == 0
-    judge_all(watch, np.ones(50), np.full(50, 0.9))
-    judge_all(watch, np.zeros(10), np.full(10, 0.7))
-    assert watch.recent("a") == 10
-    events = judge_all(watch, np.zeros(10), np.full(10, 0.7))
-    assert events[-1][0] == 9
-    assert watch.recent("a") == events[-1][1].n_observations == 20
-    judged(watch, 0.7, 0.7)
-    assert watch.recent("a") == 0
-    judge_all(watch, np.ones(3), np.full(3, 0.1))  # of a rise as well
-    assert watch.recent("a") == 3
-
-
 @given(st.floats(1e-300, 1e300), st.floats(0, 1e300))
 def test_no_single_answer_alarms(seconds, tokens):
     watch = watching()
@@ -184,7 +169,7 @@ def test_names_are_known_or_refused():
     watch = watching("a", "b")
     watch.discard("b")
     watch.discard("b")
-    for call in (watch.recent, watch.reset, lambda n: watch.rename(n, "c")):
+    for call in (watch.reset, lambda n: watch.rename(n, "c")):
         with pytest.raises(UnknownCandidateError, match="'b'"):
             call("b")
     with pytest.raises(UnknownCandidateError, match="'b'"):

@@ -278,3 +278,42 @@ def test_a_decision_that_only_asks_why_uses_up_nothing(settled, live):
         router._experience.trials.state(),
         router._exploration.state()["extra"],
     )
+
+
+def test_a_restart_changes_no_choice_where_a_newcomer_was_taught(
+    settled, live, tmp_path
+):
+    whole, cut = joined(settled), joined(settled)
+    for n, first in enumerate(range(0, 300, 60)):
+        cut.save(tmp_path / str(n))
+        cut = Router.load(tmp_path / str(n))
+        found = [run(r, live, 0.9, n=60, first=first, seed=n) for r in (whole, cut)]
+        chosen = [[d.candidate for d in t.decisions] for t in found]
+        assert chosen[0] == chosen[1]
+    assert found[0].share(0, 60) > 0.5
+
+
+# --- whom the budget does not pay for -------------------------------------------------
+
+
+def test_whoever_cannot_be_paid_for_bars_nobody_from_lots(settled, live):
+    lots = [copy.deepcopy(settled) for _ in range(2)]
+    lots[1].add_candidate(Candidate("newcomer", 2_000.0, 8_000.0, prior_quality=0.5))
+    shares = []
+    for router in lots:
+        router._policy.randomisation = 0.5
+        found = run(router, live, 0.0, n=300).decisions
+        shares.append(np.mean([d.propensity < 1.0 for d in found]))
+        dearest = np.mean([d.candidate == "all-round" for d in found])
+        assert dearest > 0.05
+    assert shares == [1.0, 1.0]
+
+
+def test_where_answers_are_free_a_newcomer_that_is_not_is_tried_all_the_same(world):
+    sample = world.sample(300, seed=2)
+    free = [replace(c, input_cost_per_million_tokens=0.0) for c in sample.candidates]
+    free = [replace(c, output_cost_per_million_tokens=0.0) for c in free]
+    records = [replace(r, cost=0.0) for r in sample.records()]
+    router = Router(free, predictor="ridge", **PLAIN).fit(records)
+    router.add_candidate(Candidate("newcomer", 0.01, 0.04, prior_quality=0.5))
+    assert run(router, world.sample(600, seed=7), 0.98).share(-100, None) > 0.9

@@ -250,15 +250,6 @@ def test_a_discarded_candidate_is_forgotten_and_the_others_stay():
     assert made.learn("c", contexts(1)[0], 1.0, among=("c", "gone"))
 
 
-def test_a_restarted_candidate_is_unknown_again():
-    made = taught()
-    before = scores(made, NAMES)
-    made.restart("b")
-    after = scores(made, NAMES)
-    assert (after[:, 1] == 0).all()
-    np.testing.assert_array_equal(after[:, [0, 2]], before[:, [0, 2]])
-
-
 def test_a_renamed_candidate_keeps_its_place_and_scores():
     made = taught()
     before = scores(made, NAMES)
@@ -278,7 +269,7 @@ def test_unknown_and_double_names_are_errors():
     made = head("a")
     with pytest.raises(ConfigurationError, match="'a' already"):
         made.add("a")
-    for call in (made.remove, made.restart, lambda n: made.scores(contexts(1), [n])):
+    for call in (made.remove, lambda n: made.scores(contexts(1), [n])):
         with pytest.raises(UnknownCandidateError, match="'x'"):
             call("x")
     with pytest.raises(UnknownCandidateError, match="'x'"):

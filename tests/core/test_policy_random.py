@@ -316,3 +316,21 @@ def test_a_head_start_for_all_changes_neither_choice_nor_propensity(shown, shift
     )
     assert one.index == two.index
     assert one.propensity == pytest.approx(two.propensity, abs=1e-6)
+
+
+def test_a_newcomer_too_dear_to_be_tried_does_not_stand_out_in_draws():
+    shown = board(
+        [0.6, 0.5, 0.5],
+        [0.001, 0.002, 0.002],
+        spread=[0.1, 0.3, 0.3],
+        optimism=np.array([0.0, 0.2, 0.0]),
+        optimism_allowance=0.0005,
+    )
+    policy = MetaDecisionMaker(exploration_form="thompson", willingness_to_pay=1.0)
+    rng = np.random.default_rng(0)
+    chosen = {policy.choose(shown, rng=rng).index for _ in range(300)}
+    assert chosen == {0, 2}  # the last one is no newcomer: any price
+    choice = policy.choose(shown, rng=rng)
+    others = policy.choose(shown._replace(optimism=None), rng=rng)
+    assert choice.is_a_trial(shown) == (choice.index == 1)
+    assert not others.is_a_trial(shown._replace(optimism=None))

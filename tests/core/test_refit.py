@@ -138,9 +138,11 @@ def test_a_refit_changes_neither_lengths_nor_prices_of_those_who_had_heads(few, 
 def test_evidence_against_the_old_heads_is_not_held_against_the_new_ones(few, fitted):
     router = fitted()
     teach(router, few.queries[:20], "lawyer", reward=0.0)
-    assert router._experience.drift.recent("lawyer") > 0
+    watched = router._experience.drift._of("lawyer")
+    assert watched.quality.falls.score > 0
     router.refit()
-    assert router._experience.drift.recent("lawyer") == 0
+    watched = router._experience.drift._of("lawyer")
+    assert watched.quality.falls.score == 0
     assert router.drifts == ()
 
 

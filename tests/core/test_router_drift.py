@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mixllm_integrations.core import learning
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate, Outcome, RoutingRecord
 
@@ -21,17 +22,21 @@ def live(world):
     return world.sample(900, seed=7).queries
 
 
-@pytest.fixture(scope="module")
-def settled(world):
-    """A router that knows by 300 queries who is the best; tests copy it."""
+def made(world, **given):
+    """Return a router that knows by 300 queries who is the best."""
     rng = np.random.default_rng(0)
     records = [
         RoutingRecord(query, c.name, float(rng.random() < good), output_tokens=100)
         for query in world.sample(300, seed=2).queries
         for c, good in zip(EVERYONE, USUAL, strict=True)
     ]
-    router = Router(EVERYONE, predictor="ridge", waiting_weight=0.0)
-    return router.fit(records)
+    return Router(EVERYONE, predictor="ridge", waiting_weight=0.0, **given).fit(records)
+
+
+@pytest.fixture(scope="module")
+def settled(world):
+    """One of them; tests copy it."""
+    return made(world)
 
 
 @pytest.fixture
@@ -96,7 +101,8 @@ def expected(router, queries, what="quality"):
 def test_a_favourite_that_gets_worse_loses_its_traffic(router, live, worse, kind):
     assert share(stream(router, live[:300], USUAL, kind=kind)) > 0.9
     assert router.drifts == ()
-    after = stream(router, live[300:], (worse, *USUAL[1:]), seed=1, kind=kind)
+    # Before it is looked at again: see `test_second_looks`.
+    after = stream(router, live[300:780], (worse, *USUAL[1:]), seed=1, kind=kind)
     own = np.flatnonzero(np.array(after) == "star")
     # By its 300th query since then, or before it had so many, half is gone.
     last = own[OWN_QUERIES] if own.size > OWN_QUERIES else len(after) // 2
@@ -105,6 +111,14 @@ def test_a_favourite_that_gets_worse_loses_its_traffic(router, live, worse, kind
     assert [(e.candidate, e.quantity) for e in router.drifts] == [("star", "quality")]
     assert -0.7 < router.drifts[0].change < -0.15
     assert expected(router, live)[0] == pytest.approx(worse, abs=0.15)
+
+
+def test_thumbs_raise_alarms_where_they_move_a_score_as_well(world, live):
+    router = made(world, binary_feedback="policy_gradient")
+    stream(router, live[:600], USUAL, kind="binary")
+    assert router.drifts == ()
+    stream(router, live[600:], (0.1, *USUAL[1:]), kind="binary")
+    assert [(e.candidate, e.quantity) for e in router.drifts] == [("star", "quality")]
 
 
 def test_an_alarm_is_told_once_in_the_log_and_names_no_prompt(router, live, caplog):
@@ -148,6 +162,29 @@ def test_a_refit_after_an_alarm_does_not_bring_the_old_labels_back(router, live)
     assert router.refit() is True
     assert expected(router, live)[0] == pytest.approx(before, abs=0.1)
     assert share(stream(router, live[300:400], (0.1, *USUAL[1:]))) < 0.1
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_an_alarm_during_a_refit_is_not_undone_by_its_heads(
+    router, live, monkeypatch, is_renamed
+):
+    real = learning.refitted
+
+    def meanwhile(*args, **given):
+        found = real(*args, **given)
+        worsen(router, live[50:85])
+        if is_renamed:
+            router.rename_candidate("star", "sun")
+        return found
+
+    stream(router, live[:50], USUAL)
+    monkeypatch.setattr(learning, "refitted", meanwhile)
+    assert router.refit() is True
+    assert [(e.candidate, e.quantity) for e in router.drifts] == [("star", "quality")]
+    assert expected(router, live)[0] == pytest.approx(0.1, abs=0.1)
+    monkeypatch.undo()
+    assert router.refit() is True  # these know of it themselves
+    assert expected(router, live)[0] == pytest.approx(0.1, abs=0.15)
 
 
 def test_the_last_hundred_alarms_are_kept(router, live, caplog):

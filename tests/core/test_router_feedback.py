@@ -256,6 +256,24 @@ def test_after_a_refit_a_measured_quality_holds_whatever_thumbs_have_added(few, 
     assert quality(router, "lawyer", few.queries).mean() == pytest.approx(0.6, abs=0.1)
 
 
+@pytest.mark.parametrize("how", ["bayes", "policy_gradient"])
+def test_thumbs_tell_what_signals_are_worth_however_they_are_learned_from(
+    few, fitted, how
+):
+    router = fitted(binary_feedback=how, implicit_signals=["regenerate"])
+    before = router._experience.signals.state()
+    decision = router.route(few.queries[0])
+    router.record_outcome(decision.id, Outcome(9, 9))
+    router.record_signal(decision.id, "regenerate")
+    router.record_feedback(decision.id, 1.0, kind="binary")
+    other = fitted(binary_feedback=how, implicit_signals=["regenerate"])
+    decision = other.route(few.queries[0])
+    other.record_outcome(decision.id, Outcome(9, 9))
+    other.record_signal(decision.id, "regenerate")
+    assert router._experience.signals.state() != other._experience.signals.state()
+    assert before != other._experience.signals.state()
+
+
 # --- signals --------------------------------------------------------------------
 
 

@@ -379,7 +379,7 @@ def test_an_arm_that_is_damaged_is_dropped_and_the_others_go_on(
         was, now = getattr(before, name), getattr(after, name)
         assert np.array_equal(was[:, [0, 2]], now[:, [0, 2]])
     assert np.array_equal(after.quality[:, 1], untaught.quality[:, 1])
-    assert (after.uncertainty[:, 1] > before.uncertainty[:, 1]).all()
+    assert after.uncertainty[:, 1] == pytest.approx(before.uncertainty[:, 1], rel=0.01)
     assert loaded.record_feedback(loaded.route(QUERY, among=["lawyer"]).id, 1.0)
 
 
@@ -406,7 +406,7 @@ def test_a_design_matrix_that_is_no_such_thing_is_dropped(
     before, after = router.predict(QUERIES), loaded.predict(QUERIES)
     assert np.array_equal(before.quality[:, :2], after.quality[:, :2])
     assert np.array_equal(before.uncertainty[:, :2], after.uncertainty[:, :2])
-    assert (after.uncertainty[:, 2] >= before.uncertainty[:, 2]).all()
+    assert after.uncertainty[:, 2] == pytest.approx(before.uncertainty[:, 2], rel=0.01)
 
 
 HEADS = [
@@ -540,7 +540,7 @@ JUNK = [None, True, -1, 1e308, 0.5, 10**30, "x", "", [], {}, [1, "a"], {"a": 1}]
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-@pytest.mark.filterwarnings("ignore:what was learned of candidate:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.* is damaged .*and was dropped:RuntimeWarning")
 def test_no_change_of_the_state_fails_without_saying_what_is_wrong(
     saved, rewrite, data
 ):
@@ -577,7 +577,7 @@ def test_no_change_of_the_state_fails_without_saying_what_is_wrong(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-@pytest.mark.filterwarnings("ignore:what was learned of candidate:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.* is damaged .*and was dropped:RuntimeWarning")
 def test_no_change_of_the_arrays_fails_without_saying_what_is_wrong(
     saved, rewrite, data
 ):
@@ -610,3 +610,17 @@ def test_no_change_of_the_arrays_fails_without_saying_what_is_wrong(
         for candidate in loaded.candidates:
             loaded.route(QUERY, among=[candidate.name])
         assert np.isfinite(loaded.predict(QUERIES).quality).all()
+
+
+def test_chance_goes_on_after_a_restart_where_it_was(few, folder):
+    router = Router(few.candidates, randomisation=0.5, seed=3).fit(few.records())
+    drawn = []
+    for n in range(40):
+        drawn.append(router.route(few.queries[0], charge_load=False).explored)
+        router.save(folder / str(n))
+        router = Router.load(folder / str(n))
+    other = Router(few.candidates, randomisation=0.5, seed=3).fit(few.records())
+    assert drawn == [
+        other.route(few.queries[0], charge_load=False).explored for _ in range(40)
+    ]
+    assert 5 < sum(drawn) < 35

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
 
-from mixllm_integrations.core.errors import UnknownCandidateError
 from mixllm_integrations.core.types import Requirement
 from mixllm_integrations.langchain.calls.messages import loop_candidate
 from mixllm_integrations.langchain.calls.texts import whole_texts
@@ -86,16 +85,19 @@ def wish_of(
     barred = model.seating.abilities.barred(needs)
     loop = loop_candidate(messages)
     requires, allowed = needs.requires, None
+    dispatcher = model.dispatcher
+    current = dispatcher.renames.current
     if model.rules:
         texts = [text for m in messages for text in whole_texts(m)]
-        said = verdict(model.rules, messages, texts, model.dispatcher.names)
+        said = verdict(model.rules, messages, texts, dispatcher.names, current)
         barred = {**barred, **said.barred}
         allowed = said.allowed
         requires = tuple(dict.fromkeys((*requires, *said.requires)))
     among = model.among()
     if allowed is not None:  # not even those may answer who come while it runs
-        names = among if among is not None else model.dispatcher.names()
-        among = tuple(name for name in names if name in allowed)
+        names = among if among is not None else dispatcher.names()
+        permitted = {current(name, names) for name in allowed}
+        among = tuple(name for name in names if name in permitted)
     meant = _meant(model, arguments, controls)
     if not (controls or barred or loop or meant):
         return Wish(model.usual_options, among, requires)
@@ -164,7 +166,7 @@ def _meant(
     """Return whom the caller names; nobody if it names none."""
     for name in ("shadow", "candidate"):
         if name in controls and not model.meant_by(controls[name]):
-            raise UnknownCandidateError(controls[name], model.names())
+            raise model.unknown(controls[name])
     if "shadow" in controls:
         controls["shadow"] = model.meant_by(controls["shadow"])[0]
     forced = controls.pop("candidate", None)

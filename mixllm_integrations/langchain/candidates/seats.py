@@ -3,11 +3,10 @@
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 
-from mixllm_integrations.core.errors import NoCandidateError
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.langchain.candidates.needs import Abilities
@@ -54,6 +53,21 @@ class Seat:
     provider: str | None = None
 
 
+class Present(NamedTuple):
+    """Which candidates of one model its router has.
+
+    Parameters
+    ----------
+    among
+        Their names; ``None``: the router has no others.
+    all_here
+        Whether none is missing.
+    """
+
+    among: tuple[str, ...] | None
+    all_here: bool = False
+
+
 class Seating:
     """All candidates of one model as they are called; never changes.
 
@@ -68,6 +82,8 @@ class Seating:
 
     Attributes
     ----------
+    candidates
+        As they were passed: another object after each change of them.
     by_name
         From the candidate's name to its seat.
     providers
@@ -76,7 +92,14 @@ class Seating:
         What each is known not to be capable of.
     """
 
-    __slots__ = ("_last", "_meant", "abilities", "by_name", "providers")
+    __slots__ = (
+        "_last",
+        "_meant",
+        "abilities",
+        "by_name",
+        "candidates",
+        "providers",
+    )
 
     def __init__(
         self,
@@ -84,6 +107,7 @@ class Seating:
         settings: Mapping[str, Any],
         timeout_seconds: float | None,
     ) -> None:
+        self.candidates = candidates
         named = [(candidate.known_name(), candidate) for candidate in candidates]
         self.by_name = seats_of(named, settings, timeout_seconds)
         self.providers = {name: seat.provider for name, seat in self.by_name.items()}
@@ -95,7 +119,7 @@ class Seating:
                 meant[model_name] = (*meant.get(model_name, ()), name)
         # A candidate's own name goes before what another one's model is called.
         self._meant = meant | {name: (name,) for name, _ in named}
-        self._last: tuple[tuple[Candidate, ...], tuple[str, ...] | None] = ((), ())
+        self._last: tuple[tuple[Candidate, ...], Present] = ((), Present(()))
 
     def meant_by(self, name: object) -> tuple[str, ...]:
         """Return the candidates that a name stands for.
@@ -113,7 +137,7 @@ class Seating:
         """
         return self._meant.get(name, ()) if isinstance(name, str) else ()
 
-    def among(self, router: Router) -> tuple[str, ...] | None:
+    def present(self, router: Router) -> Present:
         """Return who may be chosen.
 
         Parameters
@@ -123,13 +147,8 @@ class Seating:
 
         Returns
         -------
-        tuple of str or None
-            ``None``: every candidate of the router.
-
-        Raises
-        ------
-        NoCandidateError
-            If the router has none of these any more.
+        Present
+            Whom of these the router has.
         """
         known, last = router.candidates, self._last
         # Mostly the very same objects: cheaper than to compare names.
@@ -137,15 +156,12 @@ class Seating:
             self._last = last = (known, self._shared(known))
         return last[1]
 
-    def _shared(self, known: Sequence[Candidate]) -> tuple[str, ...] | None:
+    def _shared(self, known: Sequence[Candidate]) -> Present:
         shared = tuple(c.name for c in known if c.name in self.by_name)
-        if not shared:
-            raise NoCandidateError(
-                dict.fromkeys(
-                    self.by_name, "it was removed from the router of this model"
-                )
-            )
-        return None if len(shared) == len(known) else shared
+        return Present(
+            None if shared and len(shared) == len(known) else shared,
+            all_here=len(shared) == len(self.by_name),
+        )
 
 
 def seats_of(

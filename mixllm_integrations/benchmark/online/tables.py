@@ -7,8 +7,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mixllm_integrations.benchmark.online_goals import goals
-from mixllm_integrations.benchmark.online_results import (
+from mixllm_integrations.benchmark.online.goals import goals
+from mixllm_integrations.benchmark.online.results import (
     IDLE,
     WINDOW,
     OnlineResult,

@@ -94,15 +94,15 @@ def online(
     ] = None,
 ) -> None:
     """Learn from streams of real outcomes, beside bandits and full information."""
-    from mixllm_integrations.benchmark.online import (
+    from mixllm_integrations.benchmark.online.results import OnlineRun
+    from mixllm_integrations.benchmark.online.run import (
         PLAYED_BY_DEFAULT,
         run_online,
         with_load,
     )
-    from mixllm_integrations.benchmark.online_results import OnlineRun
-    from mixllm_integrations.benchmark.online_tables import plot_online, print_online
-    from mixllm_integrations.benchmark.online_worlds import WorldSettings
-    from mixllm_integrations.benchmark.streams import STREAMS
+    from mixllm_integrations.benchmark.online.streams import STREAMS
+    from mixllm_integrations.benchmark.online.tables import plot_online, print_online
+    from mixllm_integrations.benchmark.online.worlds import WorldSettings
 
     if not data:
         raise ConfigurationError("pass --data FILE, once for each data set")

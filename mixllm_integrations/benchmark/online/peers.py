@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixllm_integrations.benchmark.metrics import choose
-from mixllm_integrations.benchmark.online_learners import HeldOut, Learner
+from mixllm_integrations.benchmark.online.learners import HeldOut, Learner
+from mixllm_integrations.benchmark.online.streams import Change, Stream
 from mixllm_integrations.benchmark.peers import ReducedContext, installed_peers
-from mixllm_integrations.benchmark.streams import Change, Stream
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.core.types import FloatArray
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mixllm_integrations.benchmark.online_learners import whole
-from mixllm_integrations.benchmark.online_results import LoadFigures
-from mixllm_integrations.benchmark.online_worlds import WorldSettings
+from mixllm_integrations.benchmark.online.learners import whole
+from mixllm_integrations.benchmark.online.results import LoadFigures
+from mixllm_integrations.benchmark.online.worlds import WorldSettings
 from mixllm_integrations.benchmark.serving_probe import resident_bytes
 from mixllm_integrations.benchmark.speed import widened
 from mixllm_integrations.benchmark.splits import stratified_split

@@ -230,7 +230,7 @@ class OnlineResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain lists, numbers and strings; NaN as null."""
-        from mixllm_integrations.benchmark.online_goals import goals
+        from mixllm_integrations.benchmark.online.goals import goals
 
         found = asdict(self)
         found["summary"] = self.summary()

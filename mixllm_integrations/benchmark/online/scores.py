@@ -17,15 +17,15 @@ from mixllm_integrations.benchmark.metrics import (
     sweep,
     willingness_grid,
 )
-from mixllm_integrations.benchmark.online_learners import (
+from mixllm_integrations.benchmark.online.learners import (
     HeldOut,
     Played,
     frozen_choices,
     held_out_by,
 )
-from mixllm_integrations.benchmark.online_results import OnlineRun, windowed
-from mixllm_integrations.benchmark.online_worlds import World
-from mixllm_integrations.benchmark.streams import Stream
+from mixllm_integrations.benchmark.online.results import OnlineRun, windowed
+from mixllm_integrations.benchmark.online.streams import Stream
+from mixllm_integrations.benchmark.online.worlds import World
 from mixllm_integrations.core.types import FloatArray
 
 __all__ = ["Scorer", "own_until_half", "queries_until"]

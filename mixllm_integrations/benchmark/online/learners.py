@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixllm_integrations.benchmark.metrics import choose
-from mixllm_integrations.benchmark.online_worlds import Expected
-from mixllm_integrations.benchmark.streams import Change, Stream
+from mixllm_integrations.benchmark.online.streams import Change, Stream
+from mixllm_integrations.benchmark.online.worlds import Expected
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Decision, FloatArray, Outcome

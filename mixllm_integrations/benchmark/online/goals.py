@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mixllm_integrations.benchmark.online_peers import PEERS
-from mixllm_integrations.benchmark.online_results import (
+from mixllm_integrations.benchmark.online.peers import PEERS
+from mixllm_integrations.benchmark.online.results import (
     OnlineResult,
     mean_and_spread,
 )

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.benchmark.online_worlds import (
+from mixllm_integrations.benchmark.online.streams import (
+    MAIN_STREAMS,
+    Ground,
+    Stream,
+    make_stream,
+)
+from mixllm_integrations.benchmark.online.worlds import (
     OURS,
     Expected,
     Site,
@@ -20,12 +26,6 @@ from mixllm_integrations.benchmark.online_worlds import (
     start_of,
 )
 from mixllm_integrations.benchmark.splits import stratified_split
-from mixllm_integrations.benchmark.streams import (
-    MAIN_STREAMS,
-    Ground,
-    Stream,
-    make_stream,
-)
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.core.encoder import StaticEncoder
 from mixllm_integrations.core.errors import ConfigurationError

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.benchmark.streams import BINARY_STREAMS, Ground, Stream
+from mixllm_integrations.benchmark.online.streams import BINARY_STREAMS, Ground, Stream
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.core.encoder import Encoder
 from mixllm_integrations.core.errors import ConfigurationError

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixllm_integrations import ConfigurationError
-from mixllm_integrations.benchmark.streams import (
+from mixllm_integrations.benchmark.online.streams import (
     BINARY_STREAMS,
     EXTRA_STREAMS,
     MAIN_STREAMS,

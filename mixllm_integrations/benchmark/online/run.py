@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any, TypeVar
 
-from mixllm_integrations.benchmark.online_fits import (
+from mixllm_integrations.benchmark.online.fits import (
     calibrated_willingness,
     make_world,
 )
-from mixllm_integrations.benchmark.online_learners import (
+from mixllm_integrations.benchmark.online.learners import (
     Played,
     RouterLearner,
     frozen_choices,
@@ -26,15 +26,20 @@ from mixllm_integrations.benchmark.online_learners import (
     play,
     refitted_over_time,
 )
-from mixllm_integrations.benchmark.online_load import measure_load
-from mixllm_integrations.benchmark.online_peers import PEERS, Setting, available_peers
-from mixllm_integrations.benchmark.online_results import (
+from mixllm_integrations.benchmark.online.load import measure_load
+from mixllm_integrations.benchmark.online.peers import PEERS, Setting, available_peers
+from mixllm_integrations.benchmark.online.results import (
     IDLE,
     OnlineResult,
     OnlineRun,
 )
-from mixllm_integrations.benchmark.online_scores import Scorer
-from mixllm_integrations.benchmark.online_worlds import (
+from mixllm_integrations.benchmark.online.scores import Scorer
+from mixllm_integrations.benchmark.online.streams import (
+    EXTRA_STREAMS,
+    STREAMS,
+    chosen_newcomer,
+)
+from mixllm_integrations.benchmark.online.worlds import (
     OURS,
     USUAL_SHARE,
     Site,
@@ -43,11 +48,6 @@ from mixllm_integrations.benchmark.online_worlds import (
     available_learners,
     offline_share,
     plays,
-)
-from mixllm_integrations.benchmark.streams import (
-    EXTRA_STREAMS,
-    STREAMS,
-    chosen_newcomer,
 )
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.benchmark.versions import package_versions
