@@ -13,7 +13,7 @@ from mixllm_integrations.langchain.candidates.needs import Abilities
 from mixllm_integrations.langchain.capabilities import CandidateModel
 from mixllm_integrations.langchain.history import provider_of
 
-__all__ = ["SETTINGS", "Seat", "Seating", "seats_of"]
+__all__ = ["SETTINGS", "Present", "Seat", "Seating", "seats_of"]
 
 #: Settings of the routed model that hold for whoever answers.
 SETTINGS = (
