@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         StaticEncoder,
     )
     from mixllm_integrations.core.errors import (
+        BudgetExceededError,
         ConfigurationError,
         MixLLMError,
         NoCandidateError,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 _HOME = {
     "mixllm_integrations.core.encoder": ("SentenceTransformerEncoder", "StaticEncoder"),
     "mixllm_integrations.core.errors": (
+        "BudgetExceededError",
         "ConfigurationError",
         "MixLLMError",
         "NoCandidateError",
@@ -79,6 +81,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BatchPrediction",
+    "BudgetExceededError",
     "Calibration",
     "Candidate",
     "CandidateModel",

@@ -8,6 +8,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["MIXLLM_SPOOL"] = "off"  # tests of it have folders of their own
 
 import pytest
 from hypothesis import settings

@@ -5,28 +5,32 @@ knowledge change; the old one is retired and decides nothing any more.
 """
 
 import math
-import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.decisions import (
+    Expectation,
+    decision_of,
+    discounted,
+    pending_of,
+)
 from mixllm_integrations.core.errors import NoCandidateError
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.exploring import ExplorationBudget
 from mixllm_integrations.core.forecast import Forecast, Forecaster
 from mixllm_integrations.core.ledger import DecisionLedger
 from mixllm_integrations.core.limits import Terms, hard_limits
-from mixllm_integrations.core.pending import PendingDecision
 from mixllm_integrations.core.policy import (
     Choice,
     MetaDecisionMaker,
     Scoreboard,
 )
-from mixllm_integrations.core.predictions import N_FIELDS, Predictions
 from mixllm_integrations.core.reading import Reading
+from mixllm_integrations.core.spending import SpendingControl, SpendingRound
 from mixllm_integrations.core.types import (
     BatchPrediction,
     Decision,
@@ -64,10 +68,12 @@ class Decider:
         What exploring may cost.
     exploration_is_capped
         Whether that holds at all times, and not only while newcomers are tried.
+    spending
+        What all may cost.
     rng
         Draws where the policy draws.
     lock
-        Guards `experience`, `ledger`, `exploration` and `rng`.
+        Guards `experience`, `ledger`, `exploration`, `spending` and `rng`.
 
     Attributes
     ----------
@@ -86,12 +92,13 @@ class Decider:
         *,
         exploration: ExplorationBudget,
         exploration_is_capped: bool,
+        spending: SpendingControl,
         rng: np.random.Generator,
     ) -> None:
         self._forecaster, self._experience = forecaster, experience
         self._policy, self._waiting = policy, waiting
         self._ledger, self._lock = ledger, lock
-        self._exploration, self._rng = exploration, rng
+        self._exploration, self._spending, self._rng = exploration, spending, rng
         self._exploration_is_capped = exploration_is_capped
         self._candidates = forecaster.candidates
         self._names = tuple(c.name for c in forecaster.candidates)
@@ -145,7 +152,7 @@ class Decider:
         terms
             What all of them ask.
         charge_load
-            Whether each decision counts as load at once.
+            Whether each decision counts as load, and reserves its cost, at once.
         remember
             Whether it awaits its outcome and feedback.
 
@@ -153,7 +160,7 @@ class Decider:
         ------
         NoCandidateError
             If the limits exclude every candidate for one of the queries; then
-            none is decided.
+            none is decided. `BudgetExceededError` if the spending budget does.
         RetiredError
             If another one has taken over.
         """
@@ -162,20 +169,13 @@ class Decider:
         policy = self._policy
         if terms.willingness_to_pay is not None:
             policy = replace(policy, willingness_to_pay=terms.willingness_to_pay)
-        contexts, expected = self._forecast(reading, input_tokens)
+        contexts, offline = self._forecast(reading, input_tokens)
         with self._lock:
-            now, uncertainty = self._online(contexts, expected)
-            token_cost = expected.cost
-            if terms.discounts:
-                now, token_cost = self._discounted(now, token_cost, terms.discounts)
-            head_start = self._by_name(terms.head_start) if terms.head_start else None
-            spread = self._spread(contexts, policy)
-            learned = self._experience
-            novelty = learned.designs.novelty_from(uncertainty, self._names)
+            expected = self._expectation(contexts, offline, terms, policy)
             limits = [
                 self._excluded(
-                    now.cost[row],
-                    int(expected.input_tokens[row]),
+                    expected.now.cost[row],
+                    int(offline.input_tokens[row]),
                     is_given=input_tokens is not None
                     and math.isfinite(input_tokens[row]),
                     terms=terms,
@@ -185,39 +185,23 @@ class Decider:
             for excluded in limits:
                 if len(excluded) == len(self._names):
                     raise NoCandidateError(excluded)
+            rounds = self._round(expected, limits, terms)
             decisions = []
             for row, excluded in enumerate(limits):
-                waits = self._waiting.expected_seconds(self._names)
-                penalties = self._waiting.penalties(
-                    waits, tolerance_seconds=terms.waiting_tolerance_seconds
-                )
-                optimism = learned.optimism(self._names) if policy.exploration else None
-                allowance = self._exploration.allowance()
-                board = Scoreboard(
-                    now.quality[row],
-                    now.cost[row],
-                    uncertainty[row],
-                    penalties,
-                    self._eligible(excluded),
-                    head_start,
-                    None if spread is None else spread[row],
-                    optimism,
-                    allowance if self._exploration_is_capped else math.inf,
-                    allowance,  # trials are always bounded
-                )
-                choice = policy.choose(board, rng=self._rng)
-                decision = self._decision(
-                    policy, board, choice, now, row, waits, excluded, novelty
+                decision, board, choice, weights = self._chosen(
+                    expected, row, excluded, policy, terms, rounds, takes=charge_load
                 )
                 at = row, choice.index
                 if remember:
-                    self._remember(decision, contexts[row], expected, at, token_cost)
-                    self._book(board, choice, policy.willingness_to_pay)
+                    self._ledger.put(
+                        pending_of(decision, expected, at, self._experience)
+                    )
+                    self._book(board, choice, weights.willingness_to_pay)
                 if charge_load:
                     self._waiting.start(
                         decision.candidate,
                         decision.id,
-                        output_tokens=float(now.output_tokens[at]),
+                        output_tokens=float(expected.now.output_tokens[at]),
                     )
                 decisions.append(decision)
         return decisions
@@ -256,6 +240,87 @@ class Decider:
         return contexts, self._forecaster.forecast(
             reading, contexts, input_tokens=input_tokens
         )
+
+    def _expectation(
+        self,
+        contexts: FloatArray,
+        offline: Forecast,
+        terms: Terms,
+        policy: MetaDecisionMaker,
+    ) -> Expectation:
+        """Return all that is expected of a batch; the lock is held."""
+        now, uncertainty = self._online(contexts, offline)
+        token_cost = offline.cost
+        if terms.discounts:
+            saved = self._by_name(terms.discounts)
+            now, token_cost = discounted(now, token_cost, saved)
+        return Expectation(
+            contexts,
+            offline,
+            now,
+            uncertainty,
+            self._experience.designs.novelty_from(uncertainty, self._names),
+            token_cost,
+            self._spread(contexts, policy),
+            self._by_name(terms.head_start) if terms.head_start else None,
+        )
+
+    def _round(
+        self, expected: Expectation, limits: Sequence[Mapping[str, str]], terms: Terms
+    ) -> SpendingRound | None:
+        """Return what the budget says to a batch; ``None`` if there is no budget."""
+        if self._spending.purse.budget is None:
+            return None
+        is_fixed = terms.willingness_to_pay is not None
+        cost = expected.now.cost
+        return SpendingRound(
+            self._spending, self._names, cost, limits, is_fixed=is_fixed
+        )
+
+    def _chosen(
+        self,
+        expected: Expectation,
+        row: int,
+        excluded: Mapping[str, str],
+        policy: MetaDecisionMaker,
+        terms: Terms,
+        rounds: SpendingRound | None,
+        *,
+        takes: bool,
+    ) -> tuple[Decision, Scoreboard, Choice, MetaDecisionMaker]:
+        """Return a decision, and what made it; its money is reserved if it `takes`."""
+        waits = self._waiting.expected_seconds(self._names)
+        penalties = self._waiting.penalties(
+            waits, tolerance_seconds=terms.waiting_tolerance_seconds
+        )
+        learned, spread = self._experience, expected.spread
+        optimism = learned.optimism(self._names) if policy.exploration else None
+        allowance = self._exploration.allowance()
+        while True:
+            if rounds is not None:
+                excluded = rounds.excluded(row)
+            board = Scoreboard(
+                expected.now.quality[row],
+                expected.now.cost[row],
+                expected.uncertainty[row],
+                penalties,
+                self._eligible(excluded),
+                expected.head_start,
+                None if spread is None else spread[row],
+                optimism,
+                allowance if self._exploration_is_capped else math.inf,
+                allowance,  # trials are always bounded
+            )
+            paced = policy if rounds is None else rounds.paced(policy, board, row)
+            choice = paced.choose(board, rng=self._rng)
+            decision = decision_of(
+                self._names, paced, board, choice, expected, row, waits, excluded
+            )
+            if rounds is None or not takes:
+                break
+            if rounds.reserve(decision.id, board, choice, row):
+                break
+        return decision, board, choice, paced
 
     def _online(
         self, contexts: FloatArray, expected: Forecast
@@ -296,18 +361,6 @@ class Decider:
         self._experience.trials.assigned(name)
         self._experience.looks.decided(name)
 
-    def _discounted(
-        self, now: Forecast, token_cost: FloatArray, discounts: Mapping[str, float]
-    ) -> tuple[Forecast, FloatArray]:
-        """Return what is expected less the discounts, and what tokens then cost.
-
-        The second is what the real cost is compared with: a discount that was
-        foreseen must not pass for a candidate that is cheaper than its prices.
-        """
-        cost = np.maximum(now.cost - self._by_name(discounts), 0.0)
-        share = np.divide(cost, now.cost, out=np.ones_like(cost), where=now.cost > 0)
-        return replace(now, cost=cost), token_cost * share
-
     def _by_name(self, values: Mapping[str, float]) -> FloatArray:
         return np.array([values.get(name, 0.0) for name in self._names])
 
@@ -339,59 +392,4 @@ class Decider:
             input_tokens=input_tokens,
             input_tokens_are_estimated=not is_given,
             terms=terms,
-        )
-
-    def _decision(
-        self,
-        policy: MetaDecisionMaker,
-        board: Scoreboard,
-        choice: Choice,
-        expected: Forecast,
-        row: int,
-        waits: FloatArray,
-        excluded: Mapping[str, str],
-        novelty: FloatArray,
-    ) -> Decision:
-        columns = np.empty((N_FIELDS, len(self._names)))
-        columns[0] = board.quality
-        columns[1] = expected.output_tokens[row]
-        columns[2] = board.cost
-        columns[3] = board.uncertainty
-        columns[4] = waits
-        columns[5] = board.waiting_penalty
-        columns[6] = choice.scores
-        return Decision(
-            id=os.urandom(16).hex(),
-            candidate=self._names[choice.index],
-            scores=Predictions(self._names, columns),
-            willingness_to_pay=policy.willingness_to_pay,
-            explored=choice.explored,
-            propensity=choice.propensity,
-            excluded=excluded,
-            input_tokens=int(expected.input_tokens[row]),
-            exploration=policy.exploration,
-            waiting_weight=policy.waiting_weight,
-            novelty=float(novelty[row]),
-        )
-
-    def _remember(
-        self,
-        decision: Decision,
-        context: FloatArray,
-        expected: Forecast,
-        at: tuple[int, int],
-        token_cost: FloatArray,
-    ) -> None:
-        self._ledger.put(
-            PendingDecision(
-                decision_id=decision.id,
-                candidate=decision.candidate,
-                predicted_quality=float(expected.quality[at]),
-                predicted_output_tokens=float(expected.output_tokens[at]),
-                input_tokens=decision.input_tokens,
-                token_cost=float(token_cost[at]),
-                context=context.astype(np.float32),
-                version=self._experience.version,
-                revision=self._experience.revision,
-            )
         )

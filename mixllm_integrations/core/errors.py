@@ -6,6 +6,7 @@ are also that built-in error::
     MixLLMError
     ├── ConfigurationError(ValueError)      a value that cannot be used
     ├── NoCandidateError                    every candidate was excluded
+    │   └── BudgetExceededError             by what is left of the spending budget
     ├── UnknownCandidateError(LookupError)  no candidate has that name
     ├── UnknownDecisionError(LookupError)   no pending decision has that id
     ├── StateFormatError(ValueError)        a saved router that cannot be read
@@ -15,11 +16,13 @@ Messages name the offending value and what is allowed instead. They never
 carry prompt text.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = [
+    "BudgetExceededError",
     "ConfigurationError",
     "MixLLMError",
     "NoCandidateError",
@@ -61,6 +64,71 @@ class NoCandidateError(MixLLMError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes as what it was made of, not as its message."""
         return type(self), (self.excluded,), self.__dict__
+
+
+class BudgetExceededError(NoCandidateError):
+    """What is left of the spending budget pays for no candidate that could answer.
+
+    Parameters
+    ----------
+    excluded
+        Why each candidate was excluded, by its name.
+    budget, left
+        USD per period, and what of it is neither spent nor reserved.
+    ends_in_seconds
+        When the next period begins; infinity: never.
+    """
+
+    def __init__(
+        self,
+        excluded: Mapping[str, str],
+        *,
+        budget: float,
+        left: float,
+        ends_in_seconds: float,
+    ) -> None:
+        super().__init__(excluded)
+        self.budget, self.left = budget, left
+        self.ends_in_seconds = ends_in_seconds
+        ends = (
+            "there is no next period"
+            if math.isinf(ends_in_seconds)
+            else f"the next period begins in {ends_in_seconds:,.0f} s"
+        )
+        message = (
+            f"{left:.6f} USD is left of the spending budget of {budget:g} USD, and "
+            f"{ends}: raise `spending_budget`, set `when_spent` to 'cheapest', or "
+            f"wait; {self.args[0]}"
+        )
+        self.args = (message,)
+
+    def among(self, excluded: Mapping[str, str]) -> "BudgetExceededError":
+        """Return the same error with other reasons.
+
+        Parameters
+        ----------
+        excluded
+            Why each candidate was excluded, by its name.
+        """
+        return type(self)(
+            excluded,
+            budget=self.budget,
+            left=self.left,
+            ends_in_seconds=self.ends_in_seconds,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what it was made of, not as its message."""
+        given = (self.excluded, self.budget, self.left, self.ends_in_seconds)
+        return _budget_exceeded, given, self.__dict__
+
+
+def _budget_exceeded(
+    excluded: Mapping[str, str], budget: float, left: float, ends_in_seconds: float
+) -> BudgetExceededError:
+    return BudgetExceededError(
+        excluded, budget=budget, left=left, ends_in_seconds=ends_in_seconds
+    )
 
 
 class UnknownCandidateError(MixLLMError, LookupError):

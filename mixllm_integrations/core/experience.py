@@ -308,7 +308,8 @@ class Experience(Memory):
         events = [event for event in found if event is not None]
         for event in events:
             if event.quantity == "output_tokens":
-                paid = cost / pending.token_cost if cost and pending.token_cost else 1.0
+                said = pending.token_cost  # NaN after a new price
+                paid = cost / said if cost and said > 0 else 1.0
                 paid /= self.costs[name].value
                 # A bill is input, too: it grows at most as the answers do.
                 low, high = sorted((1.0, event.change))

@@ -9,7 +9,8 @@ holds one.
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ _OUTDATED = -1
 
 class DecisionLedger:
     """Pending decisions, oldest first; every operation is O(1), amortised.
+
+    Those that another worker has made are kept apart from its own, at most as many:
+    they crowd out none of these, and are not saved.
 
     Parameters
     ----------
@@ -72,6 +76,7 @@ class DecisionLedger:
         )
         self._clock = clock
         self._pending: OrderedDict[str, PendingDecision] = OrderedDict()
+        self._adopted: OrderedDict[str, PendingDecision] = OrderedDict()
         self.crowded_out = 0
         self.expired = 0
         self.unreadable = 0
@@ -82,7 +87,7 @@ class DecisionLedger:
 
     def __contains__(self, decision_id: object) -> bool:
         self._expire()
-        return decision_id in self._pending
+        return decision_id in self._pending or decision_id in self._adopted
 
     def put(self, pending: PendingDecision) -> None:
         """Keep a new decision, stamped with the time of now.
@@ -98,7 +103,7 @@ class DecisionLedger:
             If a decision with that id is pending already.
         """
         now = self._expire()
-        if pending.decision_id in self._pending:
+        if pending.decision_id in self:
             raise ConfigurationError(
                 f"decision {pending.decision_id!r} is pending already; every "
                 "decision needs an id of its own"
@@ -106,6 +111,57 @@ class DecisionLedger:
         pending.made_at = now
         self._pending[pending.decision_id] = pending
         self._make_room()
+
+    def adopt(self, pending: PendingDecision) -> bool:
+        """Keep a decision of another worker, stamped with the time of now.
+
+        Parameters
+        ----------
+        pending
+            The decision, with what was heard of it so far.
+
+        Returns
+        -------
+        bool
+            False if it is pending already.
+        """
+        now = self._expire()
+        if pending.decision_id in self:
+            return False
+        pending.made_at = now
+        self._adopted[pending.decision_id] = pending
+        self._make_room()
+        return True
+
+    def take_over(self, others: Iterable[PendingDecision]) -> None:
+        """Adopt decisions, as old as they are, instead of those adopted so far.
+
+        What was heard of one that is pending already counts as heard here, too.
+
+        Parameters
+        ----------
+        others
+            Oldest first, of a ledger with the same clock.
+        """
+        self._adopted.clear()
+        for other in others:
+            here = self._pending.get(other.decision_id)
+            if here is None:
+                self._adopted[other.decision_id] = other
+                continue
+            here.outcome = here.outcome or other.outcome
+            here.feedback = {**other.feedback, **here.feedback}
+            here.signals |= other.signals
+        self._make_room()
+
+    def has_adopted(self, decision_id: str) -> bool:
+        """Tell whether a decision of another worker is pending."""
+        self._expire()
+        return decision_id in self._adopted
+
+    def __iter__(self) -> Iterator[PendingDecision]:
+        """Return its own decisions and then the adopted ones, each oldest first."""
+        return chain(self._pending.values(), self._adopted.values())
 
     def get(self, decision_id: str) -> PendingDecision:
         """Return a pending decision.
@@ -127,7 +183,7 @@ class DecisionLedger:
         """
         self._expire()
         try:
-            return self._pending[decision_id]
+            return self._pending.get(decision_id) or self._adopted[decision_id]
         except KeyError:
             raise UnknownDecisionError(decision_id) from None
 
@@ -215,7 +271,7 @@ class DecisionLedger:
         old, new
             Its names.
         """
-        for pending in self._pending.values():
+        for pending in self:
             if pending.candidate == old:
                 pending.candidate = new
 
@@ -229,7 +285,7 @@ class DecisionLedger:
         lengths
             Whether neither do the expected lengths hold: they become 0.
         """
-        for pending in self._pending.values():
+        for pending in self:
             if pending.candidate == candidate:
                 pending.token_cost = math.nan
                 if lengths:
@@ -243,7 +299,7 @@ class DecisionLedger:
         candidates
             Names; what is pending of them gets a version that no knowledge has.
         """
-        for pending in self._pending.values():
+        for pending in self:
             if pending.candidate in candidates:
                 pending.version = _OUTDATED
 
@@ -325,13 +381,17 @@ class DecisionLedger:
 
     def _expire(self) -> float:
         now = self._clock()
-        pending = self._pending
-        while pending and now - next(iter(pending.values())).made_at > self._max_age:
-            pending.popitem(last=False)
-            self.expired += 1
+        for pending in (self._pending, self._adopted):
+            while (
+                pending and now - next(iter(pending.values())).made_at > self._max_age
+            ):
+                pending.popitem(last=False)
+                self.expired += pending is self._pending
         return now
 
     def _make_room(self) -> None:
         while len(self._pending) > self._capacity:
             self._pending.popitem(last=False)
             self.crowded_out += 1
+        while len(self._adopted) > self._capacity:
+            self._adopted.popitem(last=False)

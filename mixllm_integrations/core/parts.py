@@ -44,11 +44,13 @@ _TABLES: frozenset[Place] = frozenset(
 _SPARE: tuple[Place, ...] = (
     *(("experience",), ("pending",)),
     *(("knowledge", "quality"), ("knowledge", "length")),
-    *(("exploration",), ("drifts",), ("unlearned",), ("chance",)),
+    *(("exploration",), ("spending",), ("drifts",), ("unlearned",), ("chance",)),
+    *(("heard",), ("speeds",)),
 )
 _SPARE_ARRAYS = ("heads.", "costs.", "quality.", "length.", "online.", "pending.")
 _INSTEAD: dict[Place, Callable[[], Any]] = {
     ("exploration",): dict,
+    ("spending",): dict,
     ("drifts",): list,
     ("unlearned",): lambda: 10**15,  # a refit may see everything once more
     ("chance",): lambda: np.random.default_rng(0).bit_generator.state,

@@ -46,6 +46,7 @@ __all__ = ["FORMAT_VERSION", "packed", "read_folder", "unpacked", "write_folder"
 
 FORMAT_VERSION = 1
 _MANIFEST, _STATE, _ARRAYS = "manifest.json", "state.json", "arrays.safetensors"
+_REMEDY = "restore it from a copy, or fit again"
 _PATIENCE = (0.002, 0.01, 0.04, 0.1, 0.2)  # seconds, while somebody is saving
 _SWAPPING = threading.Lock()
 _State: TypeAlias = tuple[dict[str, Any], dict[str, NDArray[Any]]]
@@ -192,7 +193,7 @@ def _parsed(bytes_of: Callable[[str], bytes], source: str) -> _State:
     manifest = _json(bytes_of(_MANIFEST), _within(source, _MANIFEST))
     version = manifest.get("format_version")
     if type(version) is not int or version < 1:
-        raise StateFormatError(f"{source!r} has no valid format_version")
+        raise StateFormatError(f"{source!r} has no valid format_version; {_REMEDY}")
     if version > FORMAT_VERSION:
         raise StateFormatError(
             f"{source!r} was saved in format {version}, this version of the "
@@ -209,7 +210,9 @@ def _parsed(bytes_of: Callable[[str], bytes], source: str) -> _State:
     try:
         arrays = load_safetensors(content[_ARRAYS])
     except SafetensorError as error:
-        raise StateFormatError(f"{_within(source, _ARRAYS)!r}: {error}") from error
+        raise StateFormatError(
+            f"{_within(source, _ARRAYS)!r}: {error}; {_REMEDY}"
+        ) from error
     if changed:
         return _mended(manifest, content, arrays, changed, source)
     return _json(content[_STATE], _within(source, _STATE)), arrays
@@ -258,7 +261,7 @@ def _mended(
 def _refusal(source: str, name: str, what: str = "") -> StateFormatError:
     return StateFormatError(
         f"{_within(source, name)!r} is truncated or was changed ({what}its sha256 is "
-        f"not the one in {_MANIFEST}): restore it from a copy, or fit again"
+        f"not the one in {_MANIFEST}): {_REMEDY}"
     )
 
 
@@ -299,9 +302,9 @@ def _json(data: bytes, path: str) -> dict[str, Any]:
     try:
         found = read_json(data)
     except ValueError as error:
-        raise StateFormatError(f"{path!r} is no JSON: {error}") from error
+        raise StateFormatError(f"{path!r} is no JSON: {error}; {_REMEDY}") from error
     if not isinstance(found, dict):
-        raise StateFormatError(f"{path!r} holds no object")
+        raise StateFormatError(f"{path!r} holds no object; {_REMEDY}")
     return found
 
 

@@ -28,8 +28,10 @@ from mixllm_integrations.core.forecast import Forecaster, Knowledge
 from mixllm_integrations.core.ledger import DecisionLedger
 from mixllm_integrations.core.policy import ExplorationForm, MetaDecisionMaker
 from mixllm_integrations.core.prior import QualityPrior, checked_prior
+from mixllm_integrations.core.purse import LocalPurse
 from mixllm_integrations.core.restoring import Restorable
 from mixllm_integrations.core.settings import BinaryFeedback, RouterSettings
+from mixllm_integrations.core.spending import SpendingControl, WhenSpent
 from mixllm_integrations.core.types import (
     Candidate,
     ImplicitSignal,
@@ -72,6 +74,9 @@ class CandidatePool(Restorable):
         randomisation: float = 0.0,
         exploration_budget: float | None = None,
         exploration_period_seconds: float = 86_400.0,
+        spending_budget: float | None = None,
+        spending_period_seconds: float = 86_400.0,
+        when_spent: WhenSpent = "cheapest",
         decision_capacity: int = 20_000,
         decision_max_age_seconds: float = 7 * 86_400.0,
         clock: Callable[[], float] = time.monotonic,
@@ -118,10 +123,17 @@ class CandidatePool(Restorable):
             clock=clock,
         )
         self._exploration = ExplorationBudget(**self._budget_terms(clock))
+        self._spending = SpendingControl(
+            LocalPurse(
+                spending_budget, period_seconds=spending_period_seconds, clock=clock
+            ),
+            when_spent=when_spent,
+        )
         self._rng = np.random.default_rng(seed)
         self._renamed: list[tuple[str, str]] = []  # ever, for a fit under way
         self._refit_mark = 0  # observations that the offline heads have learned
         self._drifts: deque[DriftEvent] = deque(maxlen=_MOST_DRIFTS)
+        self._heard: dict[str, int] = {}  # how far, of each log that workers share
         self.max_cost_per_query = max_cost_per_query
         self._candidates: dict[str, Candidate] = {}
         knowledge = Knowledge(
@@ -301,6 +313,7 @@ class CandidatePool(Restorable):
             self._lock,
             exploration=self._exploration,
             exploration_is_capped=self._settings.exploration_budget is not None,
+            spending=self._spending,
             rng=self._rng,
         )
 

@@ -33,6 +33,8 @@ from mixllm_integrations.core.ledger import DecisionLedger
 from mixllm_integrations.core.prior import QualityPrior
 from mixllm_integrations.core.reading import read
 from mixllm_integrations.core.settings import RouterSettings
+from mixllm_integrations.core.snapshot_online import warn_dropped
+from mixllm_integrations.core.spending import SpendingControl
 from mixllm_integrations.core.types import Candidate
 
 __all__ = ["Restorable"]
@@ -49,6 +51,7 @@ class Restorable(Knobs, Portable):
     _experience: Experience
     _ledger: DecisionLedger
     _exploration: ExplorationBudget
+    _spending: SpendingControl
     _drifts: deque[DriftEvent]
     _refit_mark: int
     _rng: np.random.Generator
@@ -80,11 +83,12 @@ class Restorable(Knobs, Portable):
                 "prior": prior.revision if prior else None,
                 "candidates": [asdict(c) for c in self._candidates.values()],
                 "encoder": encoder_spec(self.encoder),
-                "settings": asdict(self._settings),
+                "settings": {**asdict(self._settings), **self._spending_terms()},
                 "policy": asdict(self._policy),
                 "waiting_tolerance_seconds": self.waiting_tolerance_seconds,
                 "max_cost_per_query": self.max_cost_per_query,
                 "exploration": self._exploration.state(),
+                "spending": self._spending.state(),
                 "chance": self._rng.bit_generator.state,
                 "drifts": [asdict(event) for event in self._drifts],
                 "unlearned": self._experience.replay.mark - self._refit_mark,
@@ -148,6 +152,7 @@ class Restorable(Knobs, Portable):
         except (KeyError, TypeError, ValueError) as error:
             raise StateFormatError(f"the saved state lacks {error}") from error
         self._refit_mark = max(experience.replay.mark - unlearned, 0)
+        self._restore_spending(state.get("spending", {}))
         prior = self._knowledge.prior
         knowledge = replace(knowledge, prior=prior)
         revision = prior.revision if prior else None
@@ -160,3 +165,21 @@ class Restorable(Knobs, Portable):
         if needs_prior and state.get("prior") != revision:
             _LOG.warning("saved beside another prior than this one: pass prior=")
         self._hold(knowledge, experience)
+
+    def _spending_terms(self) -> dict[str, Any]:
+        return {
+            "spending_budget": self.spending_budget,
+            "spending_period_seconds": self.spending_period_seconds,
+            "when_spent": self.when_spent,
+        }
+
+    def _restore_spending(self, state: dict[str, Any]) -> None:
+        """Go on in the period that was saved; warn if that cannot be read."""
+        if not state:  # nothing was saved, or it was damaged: a warning has said so
+            return
+        try:
+            self._spending.restore(state)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            warn_dropped(
+                "what was spent of the budget", str(error), "a new period begins"
+            )

@@ -7,9 +7,9 @@ what was learned online, the load and the choice are looked up under it.
 from collections.abc import Collection, Mapping, Sequence
 
 from mixllm_integrations.core.errors import ConfigurationError
-from mixllm_integrations.core.learning import LearningPool
 from mixllm_integrations.core.limits import Terms
 from mixllm_integrations.core.reading import read, token_array
+from mixllm_integrations.core.sharing import SharingPool
 from mixllm_integrations.core.types import (
     IMPLICIT_SIGNALS,
     BatchPrediction,
@@ -23,7 +23,7 @@ from mixllm_integrations.core.types import (
 __all__ = ["Router"]
 
 
-class Router(LearningPool):
+class Router(SharingPool):
     """Sends each query to the candidate that is worth most for it.
 
     Without `fit` it routes from priors and learns from feedback; with labelled
@@ -80,6 +80,12 @@ class Router(LearningPool):
     exploration_budget, exploration_period_seconds
         Share of the predicted spending of a period that exploring may add;
         ``None``: any, but 0.02 while newcomers are tried.
+    spending_budget, spending_period_seconds
+        USD per period, which the willingness to pay is lowered for to make it
+        last; ``None``: any. See `spending`.
+    when_spent
+        What happens when what is left pays for nobody: ``"cheapest"`` goes on
+        with the cheapest candidate, ``"stop"`` raises `BudgetExceededError`.
     decision_capacity, decision_max_age_seconds
         How many decisions may await feedback, and how long.
     clock
@@ -187,7 +193,8 @@ class Router(LearningPool):
         Raises
         ------
         NoCandidateError
-            If a hard limit excludes every candidate.
+            If a hard limit excludes every candidate; `BudgetExceededError` if
+            what is left of the spending budget does.
         UnknownCandidateError
             If `among` names a candidate that the router does not have.
         """
@@ -280,6 +287,9 @@ class Router(LearningPool):
             if self._ledger.record_outcome(decision_id, outcome):
                 pending = self._ledger.get(decision_id)
                 cost = self._decider.billed(pending.candidate, outcome)
+                failed = outcome.error is not None
+                if not self._ledger.has_adopted(decision_id):
+                    self._spending.settle(decision_id, cost, failed=failed)
                 events = self._experience.measure(
                     pending, outcome, cost, self._expected
                 )

@@ -35,7 +35,7 @@ from mixllm_integrations.core.snapshot_online import (
 )
 from mixllm_integrations.core.types import FloatArray
 
-__all__ = ["router_from", "router_state", "without_replay"]
+__all__ = ["knowledge_state", "router_from", "router_state", "without_replay"]
 
 _State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 _HEADS = (
@@ -46,9 +46,12 @@ _COSTS = ("input_factor", "cost_factor", "fixed_cost")
 # What a router does without, and what it does instead.
 _SPARE = {
     "exploration": ("what exploring has cost so far", "a new period begins"),
+    "spending": ("what was spent of the budget", "a new period begins"),
     "drifts": ("the list of past alarms", "it begins anew"),
     "unlearned": ("how much is new since the last refit", "all of it counts as new"),
     "chance": ("the state of chance", "it is drawn anew"),
+    "heard": ("how far logs were heard", "only what comes from now on is learned"),
+    "speeds": ("how fast candidates are", "it is measured anew"),
 }
 
 
@@ -62,7 +65,7 @@ def router_state(
     knowledge, experience, ledger
         To be saved.
     """
-    offline, arrays = _knowledge_state(knowledge)
+    offline, arrays = knowledge_state(knowledge)
     online, more = experience_state(experience)
     rows, contexts = ledger.state(version=knowledge.version)
     state = {"knowledge": offline, "experience": online, "pending": rows}
@@ -156,7 +159,7 @@ def _ledger_from(
     try:
         sound: list[Any] = [None if i in hit else r for i, r in enumerate(rows)]
         contexts = arrays["pending.contexts"]
-        return DecisionLedger.from_state(sound, contexts, **terms)
+        ledger = DecisionLedger.from_state(sound, contexts, **terms)
     except (LookupError, TypeError, ValueError) as error:
         warn_dropped(
             "what awaits its feedback", str(error), "that feedback will teach nothing"
@@ -164,10 +167,23 @@ def _ledger_from(
         ledger = DecisionLedger(**terms)
         ledger.unreadable = len(rows) if isinstance(rows, list) else 1
         return ledger
+    if ledger.unreadable and damage.files:
+        warn_dropped(
+            f"what {ledger.unreadable} of {len(rows)} decisions await",
+            f"it {CHANGED}",
+            "their feedback will teach nothing",
+        )
+    return ledger
 
 
-def _knowledge_state(knowledge: Knowledge) -> _State:
-    """Return what was learned offline, as JSON and arrays."""
+def knowledge_state(knowledge: Knowledge) -> _State:
+    """Return what was learned offline, as JSON and arrays.
+
+    Parameters
+    ----------
+    knowledge
+        To be saved.
+    """
     heads, costs = knowledge.heads, knowledge.costs
     state, arrays = context_state(knowledge.context)
     state |= {"version": knowledge.version, "names": []}
@@ -195,7 +211,7 @@ def _knowledge_from(
     probe: Reading,
     damage: Damage,
 ) -> Knowledge:
-    """Return what `_knowledge_state` gave, tried on a probe."""
+    """Return what `knowledge_state` gave, tried on a probe."""
     try:
         context = context_from(state, arrays)
         with np.errstate(all="ignore"):

@@ -182,21 +182,22 @@ class _Reader:
             "signals": lambda state: _signals_from(state, settings),
         }
         for key, all_of_it, of, instead in _ROOMS:
+            hit = [p[-1] for p in self._damage.parts if p[:2] == ("experience", key)]
             try:
                 room = readers[key](self._state[key])
             except _ERRORS as error:
-                warn_dropped(f"what was learned of {all_of_it}", _why(error), instead)
+                why = f"it {CHANGED}" if hit else _why(error)
+                warn_dropped(f"what was learned of {all_of_it}", why, instead)
                 continue
             setattr(experience, key, room)
             for name, why in room.bad.items():
                 if key != "reliability" and name in self._lost:
                     continue
-                places = (p for p in self._damage.parts if p[1:2] == (key,))
-                if any(str(place[-1]).endswith(name) for place in places):
-                    why = f"it {CHANGED}"
-                whose = f"{of} {name!r}"
+                whose, places = f"{of} {name!r}", {name, f"binary/{name}"}
                 if key == "signals" and name == "effects":
-                    whose = "what signals say"
+                    whose, places = "what signals say", {"gram", "moment"}
+                is_hit = not places.isdisjoint(hit)
+                why = f"it {CHANGED}" if is_hit else why
                 warn_dropped(f"what was learned of {whose}", why, instead)
 
     def fill_replay(

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
-from mixllm_integrations.core.queues import Queue
+from mixllm_integrations.core.penalty import WaitingPenalty
+from mixllm_integrations.core.queues import Place, Queue, QueueTable
 from mixllm_integrations.core.types import (
     Candidate,
     FloatArray,
@@ -32,23 +33,23 @@ class _Call(NamedTuple):
     name: str
     output_tokens: float
     started: float
+    place: Place
 
 
-class WaitingModel:
+class WaitingModel(QueueTable):
     """Expected waits from live load, and what they are charged.
 
     Parameters
     ----------
     tolerance_seconds
         τ: how late an answer may start; infinity: waiting costs nothing.
-    sharpness, margin
-        The penalty turns steep at ``margin · τ``, by ``sharpness`` per τ.
-    exponent_cap
-        Highest exponent; beyond it the penalty grows as a line.
+    sharpness, margin, exponent_cap
+        Of the penalty, see `WaitingPenalty`.
     smoothing
         Weight of one new measurement in the speed's moving means, in (0, 1].
     assumed_concurrency
-        How many calls a candidate serves at once where it does not say.
+        How many calls a candidate serves at once where it does not say, until
+        that is learned from what its calls wait.
     max_age_seconds
         A call whose outcome never comes stops counting as load after this.
     clock
@@ -61,12 +62,10 @@ class WaitingModel:
 
     Notes
     -----
-    Source: MixLLM Eq. 10 for a penalty that is exponential in the candidate's
-    waiting time against τ. That it is 0 for an idle candidate, that the
-    exponent is clipped, and the queue behind the wait are our choice: a new
-    call waits for those ahead of it that exceed what the candidate serves at
-    once, each a mean service time (time to first token + mean predicted
-    tokens under way · seconds per token) divided by its concurrency.
+    The queue behind the wait is our choice: a new call waits for those ahead of
+    it that exceed what the candidate serves at once, each a mean service time
+    (time to first token + mean predicted tokens under way · seconds per token)
+    divided by its concurrency.
     """
 
     def __init__(
@@ -82,11 +81,9 @@ class WaitingModel:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tolerance_seconds = tolerance_seconds
-        self._sharpness = number_between(
-            sharpness, "sharpness", high=100.0, low_is_allowed=False
+        self._penalty = WaitingPenalty(
+            sharpness=sharpness, margin=margin, exponent_cap=exponent_cap
         )
-        self._margin = number_between(margin, "margin", high=1.0)
-        self._cap = number_between(exponent_cap, "exponent_cap", high=100.0)
         self._smoothing = number_between(
             smoothing, "smoothing", high=1.0, low_is_allowed=False
         )
@@ -133,11 +130,7 @@ class WaitingModel:
                 raise ConfigurationError(
                     f"candidate {candidate.name!r} is watched already; remove it first"
                 )
-            self._queues[candidate.name] = Queue(
-                float(candidate.max_concurrency or self._assumed),
-                candidate.time_to_first_token_seconds,
-                candidate.seconds_per_output_token,
-            )
+            self._queues[candidate.name] = Queue.of(candidate, self._assumed)
             self._waits[candidate.name] = 0.0
 
     def replace(self, before: Candidate, after: Candidate) -> None:
@@ -156,15 +149,7 @@ class WaitingModel:
         """
         with self._lock:
             queue = self._queue(after.name)
-            queue.concurrency = float(after.max_concurrency or self._assumed)
-            first, per_token = (
-                after.time_to_first_token_seconds,
-                after.seconds_per_output_token,
-            )
-            if first is not None and first != before.time_to_first_token_seconds:
-                queue.first_token = first
-            if per_token is not None and per_token != before.seconds_per_output_token:
-                queue.per_token = per_token
+            queue.declare(before, after, self._assumed)
             self._waits[after.name] = queue.wait()
 
     def rename(self, old: str, new: str) -> None:
@@ -228,8 +213,8 @@ class WaitingModel:
             queue = self._queue(name)
             now = self._expire()
             if decision_id not in self._calls:
-                self._calls[decision_id] = _Call(name, float(output_tokens), now)
-                queue.enter(output_tokens)
+                tokens = float(output_tokens)
+                self._calls[decision_id] = _Call(name, tokens, now, queue.enter(tokens))
                 self._waits[name] = queue.wait()
                 if len(self._calls) > _MOST_CALLS:
                     self._release_oldest()
@@ -253,8 +238,68 @@ class WaitingModel:
             queue = self._queues[call.name]
             queue.leave(call.output_tokens)
             if outcome is not None and outcome.error is None:
-                queue.learn(outcome, self._smoothing)
+                queue.learn(outcome, self._smoothing, call.place)
             self._waits[call.name] = queue.wait()
+
+    def learn(self, name: str, outcome: Outcome) -> None:
+        """Learn speed from a call that was not counted as load here.
+
+        Parameters
+        ----------
+        name
+            Who answered; one that is not watched teaches nothing.
+        outcome
+            What happened; an error teaches nothing.
+        """
+        with self._lock:
+            queue = self._queues.get(name)
+            if queue is not None and outcome.error is None:
+                queue.learn(outcome, self._smoothing)
+                self._waits[name] = queue.wait()
+
+    def speeds(self) -> dict[str, tuple[float | None, float | None]]:
+        """Return how fast each candidate is, declared or measured.
+
+        Returns
+        -------
+        dict
+            By name, the time to the first token and that per output token, in
+            seconds; ``None`` where it is not known.
+        """
+        with self._lock:
+            return {n: (q.first_token, q.per_token) for n, q in self._queues.items()}
+
+    def set_speed(
+        self, name: str, first_token: float | None, per_token: float | None
+    ) -> None:
+        """Let a candidate be as fast as it was measured elsewhere.
+
+        Parameters
+        ----------
+        name
+            Whom; one that is not watched is left out.
+        first_token, per_token
+            Seconds to the first token, and per output token; ``None``: as it is.
+
+        Raises
+        ------
+        ConfigurationError
+            If one is negative or not finite.
+        """
+        given = {
+            which: number_between(seconds, which, high_is_allowed=False)
+            for which, seconds in (
+                ("first_token", first_token),
+                ("per_token", per_token),
+            )
+            if seconds is not None
+        }
+        with self._lock:
+            queue = self._queues.get(name)
+            if queue is not None:
+                queue.first_token = given.get("first_token", queue.first_token)
+                queue.per_token = given.get("per_token", queue.per_token)
+                self._waits[name] = queue.wait()
 
     def in_flight(self, name: str) -> int:
         """Return how many calls a candidate has under way.
@@ -300,7 +345,7 @@ class WaitingModel:
         with self._lock:
             if self._calls:
                 self._expire()
-            if not self._calls:
+            if not self._calls and not self._has_elsewhere:
                 return np.zeros(len(names))
             try:
                 found = map(self._waits.__getitem__, names)
@@ -323,29 +368,10 @@ class WaitingModel:
         Returns
         -------
         FloatArray
-            Of the same shape: exactly 0 at no wait, growing with it.
-
-        Notes
-        -----
-        exp(sharpness · (w - margin · τ) / τ) - exp(-sharpness · margin), the
-        exponent clipped, written as one product so that it is exact at 0. Beyond
-        the clip it grows on as a line: of two overloaded candidates the shorter
-        queue is still the better one.
-
-        Examples
-        --------
-        >>> model = WaitingModel(tolerance_seconds=10.0, sharpness=2.0, margin=0.5)
-        >>> model.penalties(np.array([0.0, 5.0])).round(4).tolist()  # 1 - exp(-1)
-        [0.0, 0.6321]
+            As `WaitingPenalty.of` has it: exactly 0 at no wait, growing with it.
         """
-        if not np.count_nonzero(waits):
-            return np.zeros(waits.shape)
-        head_start = self._sharpness * self._margin
         tolerance = self._tolerance if tolerance_seconds is None else tolerance_seconds
-        exponent = self._sharpness * waits / tolerance
-        clipped = np.minimum(exponent, head_start + self._cap)
-        beyond = np.exp(head_start + self._cap) * (exponent - clipped)
-        return np.asarray(np.exp(-head_start) * (np.expm1(clipped) + beyond))
+        return self._penalty.of(waits, tolerance)
 
     def _queue(self, name: str) -> Queue:
         try:

@@ -6,6 +6,7 @@ import pytest
 
 from mixllm_integrations.core import errors
 from mixllm_integrations.core.errors import (
+    BudgetExceededError,
     ConfigurationError,
     MixLLMError,
     NoCandidateError,
@@ -18,6 +19,7 @@ from mixllm_integrations.core.errors import (
 TREE = {
     ConfigurationError: ValueError,
     NoCandidateError: Exception,
+    BudgetExceededError: NoCandidateError,
     UnknownCandidateError: LookupError,
     UnknownDecisionError: LookupError,
     StateFormatError: ValueError,

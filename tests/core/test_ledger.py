@@ -211,3 +211,94 @@ def test_a_context_matrix_of_another_length_is_an_error(ledger, clock, contexts)
     rows, _ = ledger.state()
     with pytest.raises(StateFormatError, match="2 pending"):
         DecisionLedger.from_state(rows, contexts, clock=clock)
+
+
+# --- decisions of other workers --------------------------------------------------
+
+
+def test_an_adopted_decision_is_pending_but_not_among_the_own(ledger):
+    put(ledger, "own")
+    assert ledger.adopt(pending("other"))
+    assert ("other" in ledger, ledger.get("other").candidate) == (True, "small")
+    assert [ledger.has_adopted(i) for i in ("own", "other", "none")] == [0, 1, 0]
+    assert [p.decision_id for p in ledger] == ["own", "other"]
+    assert len(ledger) == 1
+    assert [row["decision_id"] for row in ledger.state()[0]] == ["own"]
+
+
+def test_what_is_pending_is_not_adopted_again(ledger):
+    put(ledger, "own")
+    ledger.adopt(pending("other"))
+    ledger.record_outcome("other", OUTCOME)
+    assert not ledger.adopt(pending("own"))
+    assert not ledger.adopt(pending("other"))
+    assert ledger.get("other").outcome is OUTCOME
+    with pytest.raises(ConfigurationError, match="'other'"):
+        put(ledger, "other")
+
+
+def test_adopted_decisions_make_room_among_themselves(ledger):
+    put(ledger, "a", "b", "c")
+    for decision_id in "vwxyz":
+        ledger.adopt(pending(decision_id))
+    assert [i in ledger for i in "abcvwxyz"] == [1, 1, 1, 0, 0, 1, 1, 1]
+    assert ledger.crowded_out == 0
+
+
+def test_adopted_decisions_expire_uncounted(ledger, clock):
+    ledger.adopt(pending("other"))
+    clock.move(100.1)
+    assert "other" not in ledger
+    assert not ledger.has_adopted("other")
+    assert ledger.expired == 0
+
+
+def test_an_adopted_decision_is_told_once(ledger):
+    ledger.adopt(pending("other"))
+    assert [ledger.record_outcome("other", OUTCOME) for _ in "ab"] == [True, False]
+    told = Feedback("other", 0.5)
+    assert [ledger.record_feedback(told) for _ in "ab"] == [True, False]
+    assert [ledger.record_signal("other", "truncated") for _ in "ab"] == [True, False]
+
+
+def test_names_prices_and_fits_reach_adopted_decisions(ledger):
+    ledger.adopt(pending("other"))
+    ledger.rename("small", "tiny")
+    ledger.reprice("tiny", lengths=True)
+    ledger.outdate(["tiny"])
+    found = ledger.get("other")
+    assert (found.candidate, found.predicted_output_tokens) == ("tiny", 0.0)
+    assert np.isnan(found.token_cost)
+    assert found.version == -1
+
+
+def test_a_ledger_is_taken_over_as_old_as_it_is(ledger, clock):
+    put(ledger, "a", "b")
+    clock.move(60)
+    here = DecisionLedger(capacity=3, max_age_seconds=100.0, clock=clock)
+    here.adopt(pending("before"))
+    here.take_over(ledger)
+    assert [i in here for i in ("a", "b", "before")] == [True, True, False]
+    clock.move(50)
+    assert "a" not in here
+
+
+def test_what_was_heard_of_an_own_decision_is_taken_over(ledger, clock):
+    here = DecisionLedger(clock=clock)
+    put(here, "a")
+    put(ledger, "a")
+    ledger.record_outcome("a", OUTCOME)
+    ledger.record_feedback(Feedback("a", 0.5))
+    ledger.record_signal("a", "truncated")
+    here.take_over(ledger)
+    assert not here.has_adopted("a")
+    assert not here.record_outcome("a", OUTCOME)
+    assert not here.record_feedback(Feedback("a", 0.9))
+    assert not here.record_signal("a", "truncated")
+
+
+def test_no_more_is_taken_over_than_there_is_room_for(ledger, clock):
+    here = DecisionLedger(capacity=2, clock=clock)
+    put(ledger, "a", "b", "c")
+    here.take_over(ledger)
+    assert [i in here for i in "abc"] == [False, True, True]

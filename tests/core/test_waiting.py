@@ -224,8 +224,8 @@ def test_a_first_measurement_is_taken_whole(waiting):
 
 
 def test_later_measurements_move_the_means_by_the_smoothing(waiting):
-    start(waiting, "fast", 2, tag="busy")  # two under way: wait = service / 2
     waiting.start("fast", "d", output_tokens=100)
+    start(waiting, "fast", 2, tag="busy")  # two under way: wait = service / 2
     waiting.finish("d", answer(100, latency=13.0, first=6.0))
     # first: 1 + 0.2·(6 - 1) = 2; per token: 0.01 + 0.2·(0.07 - 0.01) = 0.022;
     # service of 100 tokens: 2 + 2.2 = 4.2 s, halved.
