@@ -1,10 +1,8 @@
 import json
 import logging
-import os
 import sqlite3
 import subprocess
 import sys
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -14,43 +12,8 @@ import sqlalchemy as sa
 
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.store import Event, EventStore, open_store
-from mixllm_integrations.store.sql import SQLStore, _switch_to_wal
-
-POSTGRES = os.environ.get("MIXLLM_TEST_POSTGRES")
-
-
-def with_options(url, schema):
-    return sa.make_url(url).update_query_dict({"options": f"-csearch_path={schema}"})
-
-
-@pytest.fixture
-def postgres_url():
-    """A schema of its own in the real database, dropped afterwards."""
-    if not POSTGRES:
-        pytest.skip("MIXLLM_TEST_POSTGRES names no PostgreSQL server")
-    schema = f"mixllm_{uuid.uuid4().hex}"
-    engine = sa.create_engine(POSTGRES)
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    yield with_options(POSTGRES, schema).render_as_string(hide_password=False)
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
-    engine.dispose()
-
-
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.network)]
-)
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/log.db"
-    return request.getfixturevalue("postgres_url")
-
-
-@pytest.fixture
-def store(url):
-    with SQLStore(url) as opened:
-        yield opened
+from mixllm_integrations.store.database import _switch_to_wal
+from mixllm_integrations.store.sql import SQLStore
 
 
 def execute(url, statement, **values):

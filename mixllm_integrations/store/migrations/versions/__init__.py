@@ -1,0 +1,3 @@
+"""The steps, in their order."""
+
+__all__: list[str] = []
