@@ -53,6 +53,11 @@ class MixLLMChatModel(EventPool):
     store
         Where events are logged: a URL such as ``"sqlite:///events.db"`` or a
         store; ``None``: nowhere.
+    shared_state
+        Where workers meet, so that each knows at once of the others' load,
+        cooldowns and sessions, and they share one spending budget: a URL such as
+        ``"redis://host:6379/0?namespace=myapp"`` or a `SharedState`; ``None``:
+        each is on its own. Losing it stops no call.
     willingness_to_pay
         USD for one whole point of quality, for this model's calls, whatever the
         router's own is; ``None``: the router's, which `Router.calibrate` sets.
@@ -61,7 +66,15 @@ class MixLLMChatModel(EventPool):
         message, with a little of what surrounds it.
     cooldown_seconds
         How long a candidate that failed is left alone, twice as long after
-        each further failure; 0: not at all.
+        each further failure; 0: not at all. One that was only asked too often
+        rests no longer than 5 seconds at first, or for as long as it says.
+    give_up_after_seconds
+        If every candidate fails, the call waits and asks those once more that
+        may be well again, until so long after it began: first half a second,
+        then up to 8, never less than a provider asks for (`Retry-After`), and
+        not at all if that is too late. 0: each is asked once and the errors are
+        raised, which suits candidates that retry on their own. Time in which
+        an attempt is under way is bounded by `timeout`.
     rules
         `RoutingRule` objects: which conversations may go to whom.
     shadow
@@ -71,7 +84,8 @@ class MixLLMChatModel(EventPool):
         What every chat model takes, for whoever answers: `temperature`,
         `max_tokens`, `stop`, `streaming`, `output_version`,
         `disable_streaming`; `timeout` in seconds before another candidate
-        takes over; `max_retries`: how many may take over (the candidates' own
+        takes over; `max_retries`: how many may take over or be asked once more
+        (the candidates' own
         `max_retries` are theirs: with 0 there, another one takes over at
         once); also `name`, `profile`, `callbacks`, `tags`, `metadata`,
         `rate_limiter`. `api_key` is not used: each
@@ -124,7 +138,7 @@ class MixLLMChatModel(EventPool):
             is passed on. What ``config["configurable"]`` may say of a call may
             be said here as well: `candidate`, `willingness_to_pay` (USD),
             `waiting_tolerance_seconds`, `max_cost_per_query` (USD),
-            `session_id`, `shadow`, `dry_run`.
+            `give_up_after_seconds`, `session_id`, `shadow`, `dry_run`.
 
         Returns
         -------

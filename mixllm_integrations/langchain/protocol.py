@@ -20,7 +20,14 @@ from langchain_core.language_models.chat_model_stream import (
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
-from mixllm_integrations.langchain.calls.attempts import aopened, decided, opened
+from mixllm_integrations.langchain.calls.attempts import (
+    aopened,
+    atargeted,
+    atry_again,
+    opened,
+    targeted,
+    try_again,
+)
 from mixllm_integrations.langchain.calls.request import Request
 from mixllm_integrations.langchain.calls.stream_watch import (
     ERROR_EVENT,
@@ -160,7 +167,7 @@ def _attempt(request: Request, run: ChainRun) -> list[_EventStream]:
     it was called from: none of them may hold the stream of another one, which
     has to go when its reader lets it go.
     """
-    target, prompt, arguments, seconds = request.target()
+    target, prompt, arguments, seconds = targeted(request)
     watch = StreamWatch(request, run)
     try:
         config = run.child(watch)
@@ -169,7 +176,7 @@ def _attempt(request: Request, run: ChainRun) -> list[_EventStream]:
             stream = _within(seconds, pull)
     except Exception as error:  # noqa: BLE001 - raised again if nobody is left
         watch.give_up()
-        _hand_over(request, error)
+        try_again(request, _reporter(request, error), error)
         return []
     watch.begin(stream)
     return [stream]
@@ -213,14 +220,14 @@ async def _abegun(request: Request, run: AsyncChainRun) -> _AsyncEventStream:
         await run.end(answer, record)
         return _filled(AsyncChatModelStream(), told, record)
     while True:
-        target, prompt, arguments, seconds = request.target()
+        target, prompt, arguments, seconds = await atargeted(request)
         watch = AsyncStreamWatch(request, run)
         try:
             with run.span.attempt(request):
                 async with asyncio.timeout(seconds):
                     stream = await _apulled(target, prompt, run.child(watch), arguments)
         except Exception as error:  # noqa: BLE001 - raised again if nobody is left
-            await decided(request, partial(_hand_over, request), error)
+            await atry_again(request, _reporter(request, error), error)
         else:
             await watch.begin(stream)
             return stream
@@ -256,14 +263,12 @@ async def _ended(stream: _AsyncEventStream) -> None:
         await stream.aclose()
 
 
-def _hand_over(request: Request, error: Exception) -> None:
-    """Let the next candidate try, or raise what the last ones did."""
-    if not isinstance(error, NotImplementedError):
-        request.failed(error)
-    elif request.call.decline(error):  # it has no such streams: no failure
-        request.follow(request.call.decision.id)
-    else:
-        raise request.call.failure()
+def _reporter(
+    request: Request, error: Exception
+) -> Callable[[Exception], float | None]:
+    """Return how a failure is reported: to have no such streams is none."""
+    has_none = isinstance(error, NotImplementedError)
+    return request.declined if has_none else request.failed
 
 
 def _filled(stream: S, told: AIMessage | Mapping[str, Any], record: object) -> S:

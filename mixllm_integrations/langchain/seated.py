@@ -48,8 +48,10 @@ __all__ = ["SeatedModel"]
 
 # What is worked out once, and from which settings.
 _SEATED_BY = frozenset({*SETTINGS, "timeout", "candidates"})
-_DISPATCHED_BY = frozenset({"router", "store", "cooldown_seconds"})
-_USUAL_BY = frozenset({"willingness_to_pay", "max_retries", "shadow"})
+_DISPATCHED_BY = frozenset({"router", "store", "shared_state", "cooldown_seconds"})
+_USUAL_BY = frozenset(
+    {"willingness_to_pay", "max_retries", "give_up_after_seconds", "shadow"}
+)
 
 
 class SeatedModel(PortableChatModel):
@@ -58,11 +60,13 @@ class SeatedModel(PortableChatModel):
     candidates: tuple[InstanceOf[CandidateModel], ...] = Field(exclude=True)
     router: InstanceOf[Router] = Field(exclude=True)
     store: Any = Field(default=None, exclude=True)
+    shared_state: Any = Field(default=None, exclude=True)
     willingness_to_pay: float | None = None
     query_from: Callable[[list[BaseMessage]], str] | None = Field(
         default=None, exclude=True
     )
     cooldown_seconds: float = 30.0
+    give_up_after_seconds: float = 0.0
     rules: tuple[InstanceOf[RoutingRule], ...] = Field(default=(), exclude=True)
     shadow: str | None = None
 
@@ -81,9 +85,11 @@ class SeatedModel(PortableChatModel):
         candidates: Iterable[BaseChatModel | CandidateModel],
         router: Router | None = None,
         store: Any = None,  # noqa: ANN401 - a URL or any EventStore
+        shared_state: Any = None,  # noqa: ANN401 - a URL or any SharedState
         willingness_to_pay: float | None = None,
         query_from: Callable[[list[BaseMessage]], str] | None = None,
         cooldown_seconds: float = 30.0,
+        give_up_after_seconds: float = 0.0,
         rules: Iterable[RoutingRule] | RoutingRule = (),
         shadow: str | None = None,
         **settings: Any,  # noqa: ANN401
@@ -93,9 +99,11 @@ class SeatedModel(PortableChatModel):
             "shadow": shadow,
             "router": router,
             "store": store,
+            "shared_state": shared_state,
             "willingness_to_pay": willingness_to_pay,
             "query_from": query_from,
             "cooldown_seconds": cooldown_seconds,
+            "give_up_after_seconds": give_up_after_seconds,
         }
         check_settings(type(self), settings)
         wrapped = models_of(candidates)
@@ -124,7 +132,10 @@ class SeatedModel(PortableChatModel):
     @cached_property
     def _dispatcher(self) -> Dispatcher:
         dispatcher = dispatcher_over(
-            self.router, cooldown_seconds=self.cooldown_seconds, store=self.store
+            self.router,
+            cooldown_seconds=self.cooldown_seconds,
+            store=self.store,
+            shared_state=self.shared_state,
         )
         self._tell_prices(dispatcher)
         return dispatcher
@@ -146,6 +157,7 @@ class SeatedModel(PortableChatModel):
         """What every call asks that does not say otherwise."""
         return CallOptions(
             max_failovers=self.max_retries,
+            give_up_after_seconds=self.give_up_after_seconds,
             willingness_to_pay=self.willingness_to_pay,
             shadow=self.shadow and self.meant_by(self.shadow)[0],
         )

@@ -17,6 +17,7 @@ from mixllm_integrations.langchain.capabilities import (
 __all__ = ["check_settings", "models_of"]
 
 _ABOVE_ZERO = ("timeout", "willingness_to_pay")
+_ZERO_OR_ABOVE = ("cooldown_seconds", "give_up_after_seconds")
 
 
 def check_settings(kind: type[BaseChatModel], settings: Mapping[str, Any]) -> None:
@@ -100,8 +101,9 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
     for name in _ABOVE_ZERO:
         if settings.get(name) is not None:
             number_between(settings[name], name, low_is_allowed=False)
-    if "cooldown_seconds" in settings:
-        number_between(settings["cooldown_seconds"], "cooldown_seconds")
+    for name in _ZERO_OR_ABOVE:
+        if name in settings:
+            number_between(settings[name], name)
     retries = settings.get("max_retries")
     is_count = isinstance(retries, int) and not isinstance(retries, bool)
     if retries is not None and (not is_count or retries < 0):

@@ -6,6 +6,8 @@ A stream begins when its first chunk is asked for, so one that nobody reads is
 never routed and counts as no load.
 """
 
+import asyncio
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -38,6 +40,7 @@ from mixllm_integrations.serving.threads import on_own_thread
 
 __all__ = ["Calls"]
 
+T = TypeVar("T")
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
 
 _INSTRUMENTATION = get_dispatcher(__name__)
@@ -53,11 +56,19 @@ class Calls:
         Who decides, and what happens on a failure.
     llms
         The LLMs by the names of their candidates.
+    give_up_after_seconds
+        How long after a call began those who failed are asked once more.
     """
 
-    def __init__(self, dispatcher: Dispatcher, llms: Mapping[str, LLM]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        llms: Mapping[str, LLM],
+        give_up_after_seconds: float = 0.0,
+    ) -> None:
         self.dispatcher = dispatcher
         self.llms = dict(llms)
+        self._give_up_after = give_up_after_seconds
 
     def answer(self, request: Request, ask: Callable[[LLM], Response]) -> Response:
         """Return one LLM's answer.
@@ -221,16 +232,19 @@ class Calls:
         return begun.pop()
 
     async def _atry_another(self, call: RoutedCall, error: Exception) -> None:
-        await self._decided(partial(_try_another, call, error), if_late=call.abandon)
+        report = partial(_failed, call, error)
+        seconds = await self._decided(report, if_late=call.abandon)
+        if seconds is not None:
+            await asyncio.sleep(seconds)
+            await self._decided(partial(_resume, call), if_late=call.abandon)
 
     async def _decided(
-        self, decide: Callable[[], None], *, if_late: Callable[[], None]
-    ) -> None:
+        self, decide: Callable[[], T], *, if_late: Callable[[], None]
+    ) -> T:
         """Decide here if that takes a millisecond, else on a thread."""
         if isinstance(self.dispatcher.router.encoder, StaticEncoder):
-            decide()
-        else:
-            await on_own_thread(decide, if_late=if_late)
+            return decide()
+        return await on_own_thread(decide, if_late=if_late)
 
     def _started(self, request: Request) -> RoutedCall:
         return self.dispatcher.begin(
@@ -238,7 +252,9 @@ class Calls:
             input_tokens=request.input_tokens,
             requires=request.requires,
             among=[name for name in self.dispatcher.names() if name in self.llms],
-            options=CallOptions(prefer=request.prefer),
+            options=CallOptions(
+                prefer=request.prefer, give_up_after_seconds=self._give_up_after
+            ),
         )
 
     def _announce(self, call: RoutedCall, request: Request) -> LLM:
@@ -323,13 +339,29 @@ def _inside(span_id: str | None) -> Iterator[None]:
 
 
 def _try_another(call: RoutedCall, error: Exception) -> None:
-    """Return if another candidate is to answer, else raise what has to be."""
+    """Return if a candidate is to answer, maybe after a wait; else raise."""
+    seconds = _failed(call, error)
+    if seconds is not None:
+        time.sleep(seconds)
+        _resume(call)
+
+
+def _failed(call: RoutedCall, error: Exception) -> float | None:
+    """Return how long to wait before `_resume`; ``None``: ask the next one now."""
     if call.fail(error):
-        return
-    failure = call.failure()
-    if failure is error:
-        raise error
-    _raise_alone(failure)
+        return None
+    seconds = call.pause()
+    if seconds is None:
+        failure = call.failure()
+        if failure is error:
+            raise error
+        _raise_alone(failure)
+    return seconds
+
+
+def _resume(call: RoutedCall) -> None:
+    if not call.resume():
+        _raise_alone(call.failure())
 
 
 def _raise_alone(failure: Exception) -> NoReturn:

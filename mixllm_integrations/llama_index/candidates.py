@@ -1,19 +1,21 @@
 """LlamaIndex LLMs as candidates: their names, prices and abilities."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from inspect import signature
 
 from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
+from mixllm_integrations.core.checks import number_between
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.serving import list_price
 from mixllm_integrations.serving.facts import candidate_from
 
-__all__ = ["CandidateLLM", "common_metadata", "resolved"]
+__all__ = ["CandidateLLM", "check_settings", "common_metadata", "resolved"]
 
 # How genai-prices calls the provider behind an LLM's `class_name()`, which
 # starts with one of these. Others are found by the name of their model alone.
@@ -203,3 +205,29 @@ def _calls_tools(llm: LLM) -> bool:
 def _provider(llm: LLM) -> str | None:
     kind = llm.class_name().lower()
     return next((p for start, p in _PROVIDERS.items() if kind.startswith(start)), None)
+
+
+def check_settings(kind: type[LLM], settings: Mapping[str, object]) -> None:
+    """Raise if a routed LLM cannot work with these.
+
+    Parameters
+    ----------
+    kind
+        Its class.
+    settings
+        What it was given beside its own parameters.
+
+    Raises
+    ------
+    ConfigurationError
+        If a name is unknown, or a value cannot be used.
+    """
+    own = set(signature(kind).parameters) - {"settings"}
+    allowed = sorted(own | kind.model_fields.keys())
+    unknown = sorted(settings.keys() - set(allowed))
+    if unknown:
+        raise ConfigurationError(
+            f"unknown argument {unknown[0]!r}; MixLLM takes: {', '.join(allowed)}. "
+            "What LLMs of one provider take belongs on the candidates' own LLMs"
+        )
+    number_between(settings.get("give_up_after_seconds", 0.0), "give_up_after_seconds")

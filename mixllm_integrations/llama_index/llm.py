@@ -8,7 +8,6 @@ methods do, so each event and each token is counted once.
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from inspect import signature
 from typing import Any, Self
 
 from llama_index.core.base.llms.types import (
@@ -34,6 +33,7 @@ from mixllm_integrations.core.types import FeedbackKind
 from mixllm_integrations.llama_index.calls import Calls
 from mixllm_integrations.llama_index.candidates import (
     CandidateLLM,
+    check_settings,
     common_metadata,
     resolved,
 )
@@ -81,6 +81,11 @@ class MixLLM(ToolCallingLLM):
         counts as one message of the user.
     cooldown_seconds
         How long a candidate that failed is left out, as long as others answer.
+    give_up_after_seconds
+        If all fail, those who may be well again are asked once more, until so
+        long after the call began; 0: each is asked once.
+    shared_state
+        Where workers meet, for example ``"redis://host:6379/0"``; ``None``: nowhere.
     callback_manager
         Handed to every candidate; ``None``: each keeps its own.
     **settings
@@ -99,6 +104,8 @@ class MixLLM(ToolCallingLLM):
     candidates: tuple[InstanceOf[CandidateLLM], ...] = Field(
         description="What the router chooses from.", repr=False
     )
+    give_up_after_seconds: float = 0.0
+    shared_state: Any = Field(default=None, exclude=True, repr=False)
     _store: EventStore | str | None = PrivateAttr(default=None)
     _cooldown_seconds: float = PrivateAttr()
 
@@ -114,7 +121,7 @@ class MixLLM(ToolCallingLLM):
         callback_manager: CallbackManager | None = None,
         **settings: Any,
     ) -> None:
-        _check_settings(type(self), settings)
+        check_settings(type(self), settings)
         known = () if router is None else router.candidates
         entries = tuple(resolved(given, known) for given in candidates)
         router = router_over(
@@ -123,9 +130,13 @@ class MixLLM(ToolCallingLLM):
             willingness_to_pay=willingness_to_pay,
         )
         super().__init__(candidates=entries, query_from=query_from, **settings)
-        dispatcher = Dispatcher(router, cooldown_seconds=cooldown_seconds, store=store)
+        where = self.shared_state
+        dispatcher = Dispatcher(
+            router, cooldown_seconds=cooldown_seconds, store=store, shared_state=where
+        )
         self._store, self._cooldown_seconds = store, cooldown_seconds
-        self._calls = Calls(dispatcher, {str(e.name): e.llm for e in entries})
+        llms = {str(e.name): e.llm for e in entries}
+        self._calls = Calls(dispatcher, llms, self.give_up_after_seconds)
         if callback_manager is not None:
             self.callback_manager = callback_manager
 
@@ -383,17 +394,6 @@ class MixLLM(ToolCallingLLM):
     ) -> list[dict[str, Any]]:
         """Return the candidates without their LLMs, which hold keys."""
         return [asdict(entry.candidate) for entry in candidates]
-
-
-def _check_settings(kind: type[MixLLM], settings: dict[str, Any]) -> None:
-    own = set(signature(MixLLM).parameters) - {"settings"}
-    allowed = sorted(own | kind.model_fields.keys())
-    unknown = sorted(settings.keys() - set(allowed))
-    if unknown:
-        raise ConfigurationError(
-            f"unknown argument {unknown[0]!r}; MixLLM takes: {', '.join(allowed)}. "
-            "What LLMs of one provider take belongs on the candidates' own LLMs"
-        )
 
 
 def _asked(prompt: str) -> ChatMessage:

@@ -4,8 +4,9 @@
 `query` says which text of a conversation is routed; `prices` knows list prices;
 `pool` makes the router over an adapter's candidates; `feedback` finds the
 decision on an answer; `options` says what one call may ask, `rules` who may
-answer which conversation, `sessions` who has read it before; `cooldown`,
-`deadline`, `errors` and `journal` serve them.
+answer which conversation, `sessions` who has read it before; `attempts` says whom
+to ask once more when all have failed; `live` keeps workers in touch; `cooldown`,
+`deadline`, `errors`, `steady` and `journal` serve them.
 """
 
 from mixllm_integrations.serving.call import RoutedCall

@@ -1,6 +1,7 @@
 """Writes events on a thread of its own, so that no answer waits for a database."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -8,10 +9,14 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from mixllm_integrations.serving.writer import Entry, Report
+from mixllm_integrations.serving.delivery import Delivery
+from mixllm_integrations.serving.line import Line, Mark
+from mixllm_integrations.serving.spool import Spool
+from mixllm_integrations.serving.writer import Report
+from mixllm_integrations.store import NewEvent
 
 __all__ = ["BackgroundWriter"]
 
@@ -26,37 +31,15 @@ _RETRY_SECONDS = 1.0
 # So long the end of the process is put off for what is still to be written.
 _CLOSING_SECONDS = 5.0
 
-# Errors of a database that is away or busy; any other is the event's own. The
-# names are those of PEP 249, so no driver is imported.
-_TEMPORARY = frozenset(
-    {"InterfaceError", "InternalError", "OSError", "OperationalError", "TimeoutError"}
-)
-
-
-class _Mark:
-    """Stands in the queue behind what somebody waits for."""
-
-    __slots__ = ("_passed", "written")
-
-    def __init__(self) -> None:
-        self._passed = threading.Event()
-        self.written = False
-
-    def reached(self, *, written: bool) -> None:
-        self.written = written
-        self._passed.set()
-
-    def wait(self, seconds: float | None) -> bool:
-        return self._passed.wait(seconds) and self.written
-
 
 class BackgroundWriter:
     """Writes events on a thread of its own, which begins with the first one.
 
-    An event that cannot be written because the database is away is kept and
-    tried again. If too many wait, the caller is held up for a moment, unless it is
-    on an event loop; if there is no room even then, the newest event is dropped
-    and counted. What waits is
+    What has come meanwhile is written in one transaction, if the store can. An
+    event that cannot be written because the database is away is kept, on disk if
+    there is a spool, and tried again; the order stays. If too many wait in memory,
+    the caller is held up for a moment, unless it is on an event loop; if there is
+    no room even then, the newest event is dropped and counted. What waits is
     written when the writer is closed and when the process ends, as far as a few
     seconds go. A forked child begins with nothing waiting and a thread of its own.
 
@@ -64,6 +47,12 @@ class BackgroundWriter:
     ----------
     append
         Writes one event; called by one thread at a time.
+    append_many
+        Writes several in one transaction; ``None``: the store cannot.
+    prepare
+        Makes an event ready to be written, on the thread.
+    spool
+        Where events wait while the store is away; ``None``: in memory.
     at_end
         Called when the writer is closed, after the last event.
     capacity
@@ -81,83 +70,113 @@ class BackgroundWriter:
 
     __slots__ = (
         "__weakref__",
-        "_again_at",
-        "_append",
         "_at_end",
         "_capacity",
         "_closed",
         "_closing_seconds",
-        "_held",
+        "_delivery",
+        "_line",
         "_lock",
         "_patience_seconds",
+        "_prepare",
         "_queue",
         "_report",
         "_retry_seconds",
         "_stuck_at",
         "_thread",
-        "_written",
     )
 
     def __init__(
         self,
-        append: Callable[..., object],
+        append: Callable[[str, str, Mapping[str, Any]], object],
         *,
+        append_many: Callable[[Sequence[NewEvent]], object] | None = None,
+        prepare: Callable[[NewEvent], NewEvent] | None = None,
+        spool: Spool | None = None,
         at_end: Callable[[], None] | None = None,
         capacity: int = _CAPACITY,
         patience_seconds: float = _PATIENCE_SECONDS,
         retry_seconds: float = _RETRY_SECONDS,
         closing_seconds: float = _CLOSING_SECONDS,
     ) -> None:
-        self._append = append
+        self._prepare = prepare
         self._at_end = at_end
         self._capacity = capacity
         self._patience_seconds = patience_seconds
         self._retry_seconds = retry_seconds
         self._closing_seconds = closing_seconds
         self._report = Report()
+        self._delivery = Delivery(
+            append, append_many=append_many, spool=spool, report=self._report
+        )
         self._closed = False
-        self._written = 0
         self._stuck_at = -1
         self.begin_anew()
         _WRITERS.add(self)
+        if spool is not None and spool.has_files:
+            self._start()
 
     def begin_anew(self) -> None:
         """Forget the thread and what waits: both are the parent process's."""
         # None in the queue: the end.
-        self._queue: queue.SimpleQueue[Entry | _Mark | None] = queue.SimpleQueue()
-        self._held: deque[Entry | _Mark] = deque()
-        self._again_at = 0.0
+        self._queue: queue.SimpleQueue[NewEvent | Mark | None] = queue.SimpleQueue()
+        self._line = Line(
+            self._delivery,
+            self._report,
+            prepare=self._prepare,
+            retry_seconds=self._retry_seconds,
+        )
         self._thread: threading.Thread | None = None
         self._lock = threading.RLock()
+        self._delivery.begin_anew()
 
     @property
     def lost(self) -> int:
         """How many events were given up."""
-        return self._report.lost
+        return self._report.lost + self._delivery.lost
 
     @property
     def waiting(self) -> int:
-        """About how many events wait."""
-        return self._queue.qsize() + len(self._held)
+        """About how many events wait in memory."""
+        return self._queue.qsize() + len(self._line)
 
-    def put(self, entry: Entry, *, keep: bool = False) -> None:
+    def put(self, event: NewEvent, *, keep: bool = False) -> None:
         """Take an event.
 
         Parameters
         ----------
-        entry
-            The arguments of `append`; not to be changed any more.
+        event
+            What happened; not to be changed any more.
         keep
             Whether it is taken even if there is no room.
         """
         limit = 2 * self._capacity if keep else self._capacity
         if self.waiting >= limit and not self._room_below(limit):
-            self._report.lost += 1
-            self._report.failed(f"{self.waiting} wait for the store already")
+            if not (keep and self._delivery.set_aside([event])):
+                self._report.lost += 1
+                self._report.failed(f"{self.waiting} wait for the store already")
             return
-        self._queue.put(entry)
+        self._queue.put(event)
         if self._thread is None:
             self._start()
+
+    def put_safely(self, event: NewEvent, seconds: float) -> None:
+        """Take an event, and wait until it outlives this process.
+
+        That is, until it is in the store, or on disk if the store is away or does
+        not answer in time. Without a spool, it stays in line after that.
+
+        Parameters
+        ----------
+        event
+            What happened.
+        seconds
+            How long the store may take.
+        """
+        self.put(event, keep=True)
+        mark = self._mark(tries=self._delivery.spool is None)
+        if mark is not None and not mark.wait(seconds) and not mark.passed:
+            self._delivery.set_aside([event], copies=True)
 
     def flush(self, timeout_seconds: float | None = None) -> bool:
         """Wait until what was taken is written.
@@ -172,14 +191,20 @@ class BackgroundWriter:
         bool
             False if it was not, in time or because the database is away.
         """
+        mark = self._mark(tries=True)
+        if mark is None:
+            return self.waiting == 0 and not self._delivery.waiting
+        return mark.wait(timeout_seconds)
+
+    def _mark(self, *, tries: bool) -> Mark | None:
         thread = self._thread
         if thread is None or thread is threading.current_thread():
-            return self.waiting == 0
-        mark = _Mark()
+            return None
+        mark = Mark(tries=tries)
         self._queue.put(mark)
         if self._thread is None:  # it has just ended, perhaps without seeing the mark
             self._finish()
-        return mark.wait(timeout_seconds)
+        return mark
 
     def close(self) -> None:
         """Write what was taken, and let go of the log; closing twice is harmless."""
@@ -196,25 +221,35 @@ class BackgroundWriter:
             return  # a finalizer that ran on it; it ends after what it is doing
         thread.join(self._closing_seconds)
         if thread.is_alive():
-            _log.warning(
-                "%d events are not logged: the store did not take them within %g s",
-                max(self.waiting - 1, 0),  # one is the end itself
-                self._closing_seconds,
-            )
+            self._salvage()
+
+    def _salvage(self) -> None:
+        """Keep what a thread has that hangs, as it will not outlive the process."""
+        waiting = max(self.waiting - 1, 0)  # one is the end itself
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._line.take(self._queue.get_nowait())
+        kept = self._delivery.set_aside(self._line.events)
+        _log.warning(
+            "%d events are %s: the store did not take them within %g s",
+            waiting,
+            f"kept in {self._report.kept_in}" if kept else "not logged",
+            self._closing_seconds,
+        )
 
     def _room_below(self, limit: int) -> bool:
         """Wait a moment for room, unless nothing was written since the last time.
 
         On an event loop nothing is waited for: all other calls would wait as well.
         """
-        if self._stuck_at == self._written or _is_on_a_loop():
+        if self._stuck_at == self._line.written or _is_on_a_loop():
             return False
         until = time.monotonic() + self._patience_seconds
         while time.monotonic() < until:
             time.sleep(0.001)
             if self.waiting < limit:
                 return True
-        self._stuck_at = self._written
+        self._stuck_at = self._line.written
         return False
 
     def _start(self) -> None:
@@ -236,75 +271,50 @@ class BackgroundWriter:
         _flush_at_the_end_of_a_child(self)
 
     def _run(self) -> None:
-        while True:
+        line = self._line
+        line.write(self._has_room, adopt=True)
+        while not line.ended:
             try:
-                item = self._queue.get(timeout=self._pause())
+                line.take(self._queue.get(timeout=line.pause))
             except queue.Empty:
-                self._write_held()
-                continue
-            if item is None:
-                break
-            self._held.append(item)
-            if isinstance(item, _Mark) or not self._pause():
-                self._write_held()
+                line.write(self._has_room)
+            else:
+                self._take_more()
+                line.move_on(self._has_room)
+            self._delivery.settle(self._is_idle)
         self._thread = None  # who comes now, finishes alone
         self._finish()
 
-    def _pause(self) -> float | None:
-        """Return how long the database is left alone; ``None`` if nothing is held."""
-        if not self._held:
-            return None
-        return max(self._again_at - time.monotonic(), 0.0)
-
-    def _write_held(self) -> None:
-        held = self._held
-        while held:
-            item = held[0]
-            if isinstance(item, _Mark):
-                item.reached(written=True)
-            elif not self._write(item):
-                self._again_at = time.monotonic() + self._retry_seconds
-                self._release_marks()
+    def _take_more(self) -> None:
+        """Take what else has come, for one transaction."""
+        while not (self._line.is_full or self._line.ended):
+            try:
+                self._line.take(self._queue.get_nowait())
+            except queue.Empty:
                 return
-            held.popleft()
 
-    def _write(self, entry: Entry) -> bool:
-        """Tell whether an event is done with: written, or not worth another try."""
-        try:
-            self._append(*entry)
-        except Exception as error:  # noqa: BLE001 - a log must not stop an answer
-            names = {kind.__name__ for kind in type(error).__mro__}
-            self._report.failed(f"the store failed with {type(error).__name__}")
-            if names & _TEMPORARY:
-                return False
-            self._report.lost += 1
-            return True
-        self._written += 1
+    def _has_room(self) -> bool:
         # Else it would be said again and again while there is room for one or two.
-        if self.waiting - 1 <= self._capacity // 2:
-            self._report.worked()
-        return True
+        return self.waiting <= self._capacity // 2
 
-    def _release_marks(self) -> None:
-        """Let nobody wait for a database that is away."""
-        for item in [item for item in self._held if isinstance(item, _Mark)]:
-            self._held.remove(item)
-            item.reached(written=False)
+    def _is_idle(self) -> bool:
+        return self.waiting == 0
 
     def _finish(self) -> None:
         """Write what is left, try nothing twice, and let go of the log."""
         with self._lock:
-            while not self._queue.empty():
-                item = self._queue.get()
-                if item is not None:
-                    self._held.append(item)
-            self._write_held()
-            if self._held:
-                self._report.lost += len(self._held)
-                _log.warning(
-                    "%d events are not logged: the store is away", len(self._held)
-                )
-                self._held.clear()
+            if self._line.is_being_written:  # by whom this finalizer interrupts
+                return
+            while True:
+                while not self._queue.empty():
+                    self._line.take(self._queue.get())
+                self._line.write(self._has_room)
+                if self._queue.empty():
+                    break
+            if lost := self._line.give_up():
+                self._report.lost += lost
+                _log.warning("%d events are not logged: the store is away", lost)
+            self._delivery.close(self._is_idle)
             at_end, self._at_end = self._at_end, None
         if at_end is not None:
             at_end()

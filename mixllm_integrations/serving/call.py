@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from mixllm_integrations.core.errors import NoCandidateError, UnknownDecisionError
 from mixllm_integrations.core.types import Decision, ImplicitSignal, Outcome
+from mixllm_integrations.serving.attempts import Attempts, Pause
 from mixllm_integrations.serving.choosing import Chooser, imagined, shadow_record
 from mixllm_integrations.serving.errors import (
-    all_failed,
     is_callers_mistake,
     is_context_overflow,
+    is_lasting,
+    is_rate_limit,
     is_unable,
-    note_candidate,
 )
 from mixllm_integrations.serving.options import (
     NO_CACHE,
@@ -21,7 +22,7 @@ from mixllm_integrations.serving.options import (
     CallOptions,
 )
 from mixllm_integrations.serving.retry_after import retry_after_seconds
-from mixllm_integrations.serving.signals import question_of
+from mixllm_integrations.serving.signals import asked_again
 
 if TYPE_CHECKING:
     from mixllm_integrations.serving.dispatch import Dispatcher
@@ -44,16 +45,15 @@ class RoutedCall:
     """
 
     __slots__ = (
+        "_attempts",
         "_chooser",
         "_dispatcher",
-        "_failures",
         "_first_chunk_at",
         "_open",
         "_options",
+        "_pause",
         "_question",
         "_started_at",
-        "_tried",
-        "_unable",
         "decision",
         "shadowed",
     )
@@ -72,14 +72,13 @@ class RoutedCall:
         self._dispatcher = dispatcher
         self._chooser = Chooser(dispatcher, asked, options)
         self._options = options
-        self._failures: list[tuple[str, Exception]] = []
-        self._unable = 0
-        self._tried: list[dict[str, str]] = []
+        self._attempts = Attempts(options.give_up_after_seconds, clock=dispatcher.clock)
+        self._pause: Pause | None = None
         self._open = False
         self.shadowed: Decision | None = None
         if options.shadow is not None:
             self.shadowed = self._chooser.unforced()
-        self._question = self._heard(asked, form)
+        self._question = asked_again(dispatcher, asked, options, form)
         self._decide(options.prefer)
 
     @property
@@ -95,7 +94,7 @@ class RoutedCall:
     @property
     def attempts(self) -> list[dict[str, str]]:
         """Earlier attempts: their ``decision_id``, ``candidate`` and ``error``."""
-        return [dict(attempt) for attempt in self._tried]
+        return self._attempts.told
 
     def first_chunk(self) -> None:
         """Note that the answer has begun to arrive: the candidate is well again.
@@ -107,7 +106,7 @@ class RoutedCall:
             self._dispatcher.cooldown.reopen(
                 self.candidate, began_at=self._started_at, by=self.decision.id
             )
-            self._failures.clear()  # nobody takes over now; they hold frames alive
+            self._attempts.forget_errors()
 
     def succeed(
         self,
@@ -151,7 +150,7 @@ class RoutedCall:
             cost = self._dispatcher.charge(
                 decision.candidate, input_tokens, output_tokens, cache
             )
-        self._failures.clear()
+        self._attempts.forget_errors()
         if self._open:
             self._open = False
             cooldown, name = self._dispatcher.cooldown, decision.candidate
@@ -220,12 +219,12 @@ class RoutedCall:
             return self.decline(error)
         if is_unable(error):
             return self.decline(error)
-        self._failures.append((self.candidate, error))
-        self._note_attempt(error)
+        self._attempts.failed(self.decision.id, self.candidate, error)
         self.break_off(error)
         limit = self._options.max_failovers
-        spent = limit is not None and len(self._failures) - self._unable > limit
+        spent = limit is not None and self._attempts.failovers > limit
         if spent or is_callers_mistake(error):
+            self._attempts.end()
             return False
         self._chooser.bar(self.candidate, f"it failed with {type(error).__name__}")
         return self._hand_over("failed with", type(error).__name__)
@@ -246,24 +245,13 @@ class RoutedCall:
         bool
             Whether another candidate is to answer: see `candidate`.
         """
-        self._failures.append((self.candidate, error))
-        self._note_attempt(error)
-        self._unable += 1
+        self._attempts.unable(self.decision.id, self.candidate, error)
         if self._open:
             self._open = False
             self._release(type(error).__name__)
             self._dispatcher.cooldown.abandon(self.candidate, by=self.decision.id)
         self._chooser.bar(self.candidate, f"it cannot be asked: {type(error).__name__}")
         return self._hand_over("cannot be asked this:", type(error).__name__)
-
-    def _note_attempt(self, error: Exception) -> None:
-        self._tried.append(
-            {
-                "decision_id": self.decision.id,
-                "candidate": self.candidate,
-                "error": type(error).__name__,
-            }
-        )
 
     def _hand_over(self, why: str, name: str) -> bool:
         failed = self.candidate
@@ -305,7 +293,38 @@ class RoutedCall:
                     retry_after_seconds=retry_after_seconds(error),
                     began_at=self._started_at,
                     by=self.decision.id,
+                    is_brief=is_rate_limit(error) and not is_lasting(error),
                 )
+
+    def pause(self) -> float | None:
+        """Return how long to wait before somebody is asked once more.
+
+        For when `fail` returned False; `resume` comes after the wait.
+
+        Returns
+        -------
+        float or None
+            Seconds; ``None``: give up, and raise `failure`.
+        """
+        self._pause = self._attempts.pause()
+        return None if self._pause is None else self._pause.seconds
+
+    def resume(self) -> bool:
+        """Route again after a pause, among those who may be well by now.
+
+        Returns
+        -------
+        bool
+            Whether a candidate is to answer: see `candidate`.
+        """
+        if self._pause is None:
+            return False
+        self._chooser.allow(self._pause.names)
+        try:
+            self._decide(self._options.prefer)
+        except NoCandidateError:
+            return False
+        return True
 
     def failure(self) -> Exception:
         """Return what to raise after `fail` returned False.
@@ -316,11 +335,7 @@ class RoutedCall:
             The candidate's own error if one was tried, and the first one's if
             none could even be asked; else an `ExceptionGroup` that names each.
         """
-        if self._unable == len(self._failures):
-            name, error = self._failures[0]
-            note_candidate(error, name)
-            return error
-        return all_failed(self._failures)
+        return self._attempts.failure()
 
     def abandon(self) -> None:
         """Release the load if nothing else did; for ``finally``."""
@@ -359,25 +374,6 @@ class RoutedCall:
             sessions.note(session, self.candidate, tokens, cached=cache.read)
             if self.shadowed is not None:
                 sessions.note(imagined(session), self.shadowed.candidate, tokens)
-
-    def _heard(self, asked: Asked, form: str) -> bytes | None:
-        """Notice that the last question of a session is asked again.
-
-        Returns
-        -------
-        bytes or None
-            The question; ``None`` if nobody wants to know, or if an earlier one is
-            still being answered, in a loop of tool calls.
-        """
-        options, last = self._options, self._dispatcher.last_questions
-        session = options.session
-        if last is None or session is None or self.is_dry or options.prefer is not None:
-            return None
-        question = question_of(asked, form)
-        earlier = last.take(session, question)
-        if earlier is not None:
-            self._dispatcher.tell(earlier, "regenerate")
-        return question
 
     def _note_question(self) -> None:
         last, session = self._dispatcher.last_questions, self._options.session

@@ -5,7 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mixllm_integrations.core.errors import NoCandidateError, UnknownCandidateError
+from mixllm_integrations.core.errors import (
+    BudgetExceededError,
+    NoCandidateError,
+    UnknownCandidateError,
+)
 from mixllm_integrations.core.types import Decision, Outcome
 from mixllm_integrations.serving.naming import gone
 from mixllm_integrations.serving.options import Asked, CallOptions
@@ -53,6 +57,17 @@ class Chooser:
             Why not.
         """
         self._barred[name] = reason
+
+    def allow(self, names: Iterable[str]) -> None:
+        """Let candidates be chosen again that were barred.
+
+        Parameters
+        ----------
+        names
+            As they were barred.
+        """
+        for name in names:
+            self._barred.pop(name, None)
 
     def bar_smaller(self, name: str) -> None:
         """Choose nobody any more whose context window is no larger than this one's.
@@ -153,14 +168,17 @@ class Chooser:
         waiting = sorted(resting, key=cooling.__getitem__)
         choices.extend(((name,), {}) for name in waiting)
         excluded: dict[str, str] = {}
+        spent: BudgetExceededError | None = None
         for choice, also_barred in choices:
             try:
                 return self._ask(choice, also_barred=also_barred)
             except NoCandidateError as error:
+                if isinstance(error, BudgetExceededError):
+                    spent = error
                 for name, reason in error.excluded.items():
                     if choice is None or name in choice:
                         excluded[name] = also_barred.get(name) or reason
-        raise NoCandidateError(excluded)
+        raise NoCandidateError(excluded) if spent is None else spent.among(excluded)
 
     def _ask(
         self,

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.serving.naming import moved
+from mixllm_integrations.serving.rests import Rest, SharedRests
 
 __all__ = ["Cooldown"]
 
@@ -22,71 +23,8 @@ _LONGEST_FACTOR = 20.0
 _LONGEST_SECONDS = 600.0
 # What a provider says is believed up to here: a daily quota is asked again hourly.
 _LONGEST_TOLD_SECONDS = 3600.0
-# After so long a probe of which nothing was heard counts as lost.
-_PROBE_SECONDS = 60.0
-
-
-class _Rest:
-    """What is remembered of a candidate that failed.
-
-    Attributes
-    ----------
-    seconds
-        How long it rests for its failures in a row; 0 before the first one that
-        was not a provider's own "come back later".
-    since, until
-        When the rest was set, and when it is over.
-    told
-        Whether the provider said how long.
-    reopened
-        Whether a first word has come since: anybody may ask it, but the failures
-        in a row count until an answer is whole.
-    probe, probe_since
-        Which call asks whether it is well again, and since when.
-    """
-
-    __slots__ = (
-        "probe",
-        "probe_since",
-        "reopened",
-        "seconds",
-        "since",
-        "told",
-        "until",
-    )
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.since = self.until = float("-inf")
-        self.told = False
-        self.reopened = False
-        self.probe: str | None = None
-        self.probe_since = 0.0
-
-    def blocks(self, now: float) -> bool:
-        """Tell whether an ordinary call has to leave the candidate alone."""
-        if self.reopened:
-            return False
-        if now < self.until:
-            return True
-        return self.probe is not None and now < self.probe_since + _PROBE_SECONDS
-
-    def set(self, now: float, seconds: float, *, told: bool) -> None:
-        """Begin the rest; one that goes on for longer is not cut short."""
-        if self.reopened or now + seconds >= self.until:
-            self.until = now + seconds
-            self.told = told
-        self.since = now
-        self.reopened = False
-
-    def is_contradicted(self, began_at: float | None) -> bool:
-        """Tell whether an answer to a call of that time ends the rest."""
-        return not self.told or began_at is None or began_at >= self.since
-
-    def release(self, by: str | None) -> None:
-        """Free the probe's place, if it is this call's."""
-        if by is not None and self.probe == by:
-            self.probe = None
+# The first rest after too many requests, if the provider does not say how long.
+_BRIEF_SECONDS = 5.0
 
 
 class Cooldown:
@@ -132,7 +70,15 @@ class Cooldown:
     (True, False)
     """
 
-    __slots__ = ("_called", "_clock", "_lock", "_rests", "longest_seconds", "seconds")
+    __slots__ = (
+        "_called",
+        "_clock",
+        "_lock",
+        "_rests",
+        "_shared",
+        "longest_seconds",
+        "seconds",
+    )
 
     def __init__(
         self,
@@ -154,15 +100,43 @@ class Cooldown:
         self.longest_seconds = longest_seconds
         self._clock = clock
         self._called = called
-        self._rests: dict[str, _Rest] = {}
+        self._rests: dict[str, Rest] = {}
         # Reentrant: a finalizer may call `abandon` in the middle of anything.
         self._lock = threading.RLock()
+        self._shared: SharedRests | None = None
+
+    def share(self, ring: Callable[[], None]) -> SharedRests:
+        """Let candidates rest here that failed elsewhere, and the other way round.
+
+        Parameters
+        ----------
+        ring
+            Called when there is something to tell; it must not wait.
+
+        Returns
+        -------
+        SharedRests
+            What is to be told, and is heard. The rest of a candidate that answers
+            at another worker ends here as well, and when it is over, the probe is
+            one call of all workers, or a few that begin within a moment.
+        """
+        with self._lock:
+            self._shared = SharedRests(
+                self._rests,
+                self._lock,
+                clock=self._clock,
+                called=self._called,
+                keep_seconds=self.longest_seconds,
+                ring=ring,
+            )
+            return self._shared
 
     def start(
         self,
         name: str,
         *,
         retry_after_seconds: float | None = None,
+        is_brief: bool = False,
         began_at: float | None = None,
         by: str | None = None,
     ) -> None:
@@ -175,6 +149,9 @@ class Cooldown:
         retry_after_seconds
             For how long the provider said to leave it alone: just so long it
             is, or an hour if that is less. ``None``: it did not say.
+        is_brief
+            Whether it was only asked too often: then the first rest is no longer
+            than 5 seconds.
         began_at
             When the call that failed began. A call that was under way when the
             rest was set tells nothing new (it renews a rest that was reopened
@@ -187,18 +164,22 @@ class Cooldown:
             return
         with self._lock:
             now = self._clock()
-            rest = self._rests.setdefault(self._called(name), _Rest())
+            name = self._called(name)
+            rest = self._rests.setdefault(name, Rest())
             rest.release(by)
             if retry_after_seconds is not None:
                 told = min(max(retry_after_seconds, 0.0), _LONGEST_TOLD_SECONDS)
                 rest.set(now, told, told=True)
+                self._tell(name)
                 return
+            first = min(self.seconds, _BRIEF_SECONDS) if is_brief else self.seconds
             is_new = began_at is None or began_at >= rest.since
             if is_new or rest.reopened:
                 if is_new and now >= rest.until:
                     doubled = min(2.0 * rest.seconds, self.longest_seconds)
-                    rest.seconds = max(doubled, self.seconds)
-                rest.set(now, max(rest.seconds, self.seconds), told=False)
+                    rest.seconds = max(doubled, first)
+                rest.set(now, max(rest.seconds, first), told=False)
+            self._tell(name)
 
     def forgive(
         self, name: str, *, began_at: float | None = None, by: str | None = None
@@ -226,6 +207,7 @@ class Cooldown:
             rest.release(by)
             if rest.is_contradicted(began_at):
                 del self._rests[name]
+            self._tell(name)
 
     def reopen(self, name: str, *, by: str, began_at: float | None = None) -> None:
         """End a candidate's rest, because its answer has begun.
@@ -246,7 +228,8 @@ class Cooldown:
         if not self._rests:
             return
         with self._lock:
-            rest = self._rests.get(self._called(name))
+            name = self._called(name)
+            rest = self._rests.get(name)
             if rest is None:
                 return
             rest.release(by)
@@ -254,6 +237,7 @@ class Cooldown:
                 rest.probe = None
                 rest.until = max(rest.until, self._clock())  # remembered from now
                 rest.reopened = True
+            self._tell(name)
 
     def due(self) -> Mapping[str, float]:
         """Return who is not to be asked now, if there is anybody else.
@@ -292,13 +276,15 @@ class Cooldown:
         if not self._rests:
             return True
         with self._lock:
-            rest = self._rests.get(self._called(name))
+            name = self._called(name)
+            rest = self._rests.get(name)
             if rest is None or rest.reopened:
                 return True
             now = self._clock()
             if rest.blocks(now):
                 return rest.probe == by
             rest.probe, rest.probe_since = by, now
+            self._tell(name)
             return True
 
     def abandon(self, name: str, *, by: str) -> None:
@@ -314,9 +300,11 @@ class Cooldown:
         if not self._rests:
             return
         with self._lock:
-            rest = self._rests.get(self._called(name))
-            if rest is not None:
+            name = self._called(name)
+            rest = self._rests.get(name)
+            if rest is not None and rest.probe == by:
                 rest.release(by)
+                self._tell(name)
 
     def renamed(self, old: str, new: str) -> None:
         """Let a candidate rest under another name.
@@ -328,6 +316,12 @@ class Cooldown:
         """
         with self._lock:
             moved(self._rests, old, new)
+            if self._shared is not None:
+                self._shared.renamed(old, new)
+
+    def _tell(self, name: str) -> None:
+        if self._shared is not None:
+            self._shared.changed(name)
 
     def _forget(self, now: float) -> None:
         """Drop candidates that nobody has asked for long, or that were removed."""

@@ -9,14 +9,20 @@ Both adapters drive a `RoutedCall` in the same way::
                 answer = ask(call.candidate)
                 break
             except Exception as error:
-                if not call.fail(error):
+                if call.fail(error):
+                    continue
+                seconds = call.pause()
+                if seconds is None:
+                    raise call.failure() from None
+                sleep(seconds)
+                if not call.resume():
                     raise call.failure() from None
         record = call.succeed(input_tokens=..., output_tokens=...)
     finally:
         call.abandon()
 
-Everything here costs microseconds and never waits, so coroutines call it
-directly.
+Everything here costs microseconds and never waits: the adapters do that, each in
+its own way.
 """
 
 import logging
@@ -39,6 +45,7 @@ from mixllm_integrations.serving.cooldown import Cooldown
 from mixllm_integrations.serving.drifts import DriftLog
 from mixllm_integrations.serving.feedback import decision_id_of
 from mixllm_integrations.serving.journal import Journal
+from mixllm_integrations.serving.live import Live
 from mixllm_integrations.serving.naming import UnknownHereError, moved, renames_of
 from mixllm_integrations.serving.options import (
     NO_CACHE,
@@ -49,10 +56,12 @@ from mixllm_integrations.serving.options import (
 from mixllm_integrations.serving.prices import CachePrice
 from mixllm_integrations.serving.sessions import Sessions
 from mixllm_integrations.serving.signals import LastQuestions
+from mixllm_integrations.serving.steady import steady
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
     from mixllm_integrations.store import EventStore
+    from mixllm_integrations.store.live import SharedState
 
 __all__ = ["Dispatcher"]
 
@@ -71,16 +80,20 @@ class Dispatcher:
         How long a candidate that failed is left out. Softly: if all are
         cooling down, the one due soonest is tried.
     clock
-        Seconds that never go backwards.
+        Seconds. If it is set back, time goes on all the same.
     store
         Where decisions, outcomes, feedback and alarms of drift are logged:
         ``None``, a URL such as ``"sqlite:///events.db"``, or a store. Prompts
         are never logged. A journal of another dispatcher is shared with it.
+    shared_state
+        Where workers meet, to know of each other's load, cooldowns, sessions and
+        spending: ``None``, a URL such as ``"redis://host:6379/0"``, or a
+        `SharedState`.
 
     Raises
     ------
     ConfigurationError
-        If `cooldown_seconds` or `store` cannot be used.
+        If `cooldown_seconds`, `store` or `shared_state` cannot be used.
 
     Attributes
     ----------
@@ -89,6 +102,8 @@ class Dispatcher:
     last_questions
         Who answered the last question of each session; ``None`` if the router
         learns nothing from its being asked again.
+    live
+        Keeps this worker in touch with others; ``None`` without a shared state.
     renames
         What the router's candidates are called by now.
     """
@@ -100,9 +115,10 @@ class Dispatcher:
         cooldown_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
         store: "EventStore | Journal | str | None" = None,
+        shared_state: "SharedState | str | None" = None,
     ) -> None:
         self.router = router
-        self.clock = clock
+        self.clock = clock = steady(clock)
         self.renames = renames_of(router)
         self.cooldown = Cooldown(
             number_between(cooldown_seconds, "cooldown_seconds"),
@@ -119,6 +135,9 @@ class Dispatcher:
         journal = self.journal
         self._drifts = None if journal is None else DriftLog(router, journal)
         self.renames.tell(self)
+        self.live = Live.over(router, shared_state)
+        if self.live is not None:
+            self.live.join(self, self.cooldown, self.sessions)
 
     def begin(
         self,
@@ -161,6 +180,8 @@ class Dispatcher:
         UnknownCandidateError
             If `among`, a forced candidate or a shadowed one is not there.
         """
+        if self.live is not None:
+            self.live.start()
         asked = Asked(query, input_tokens, tuple(requires), among)
         for name in (options.candidate, options.shadow):
             if name is not None and name not in options.barred:

@@ -25,6 +25,7 @@ __all__ = [
     "is_callers_mistake",
     "is_context_overflow",
     "is_from_callback",
+    "is_lasting",
     "is_rate_limit",
     "is_unable",
     "note_candidate",
@@ -66,6 +67,14 @@ _RATE_LIMIT_WORDS = frozenset(
         "rate_limit_exceeded",
     }
 )
+
+# Statuses and codes that a wait of seconds does not change: keys, accounts and
+# models that are not there.
+_LASTING_STATUSES = frozenset({401, 402, 403, 404, 405, 410, 501})
+_LASTING_WORDS = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_error"}
+)
+_LASTING_TYPES = (ImportError, NameError, NotImplementedError)
 
 # A prompt that is too long for this candidate: types, codes and sentences.
 _OVERFLOW_WORDS = frozenset(
@@ -254,6 +263,36 @@ def is_rate_limit(error: BaseException) -> bool:
         return True
     return status in _REFUSALS and any(
         not _RATE_LIMIT_WORDS.isdisjoint(words_of(link)) for link in error_chain(error)
+    )
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Tell whether a candidate would fail in the same way some seconds later.
+
+    Parameters
+    ----------
+    error
+        What the call raised.
+
+    Returns
+    -------
+    bool
+        True for the caller's own mistakes, for what the candidate cannot take,
+        and for a key, an account or a model that is not there. False for all
+        else: rate limits, overload, lost connections, answers that nobody can
+        read.
+
+    Examples
+    --------
+    >>> is_lasting(TimeoutError()), is_lasting(NotImplementedError())
+    (False, True)
+    """
+    return (
+        isinstance(error, _LASTING_TYPES)
+        or status_of(error) in _LASTING_STATUSES
+        or is_callers_mistake(error)
+        or is_unable(error)
+        or _says(error, _LASTING_WORDS, _ACCOUNT_TEXT)
     )
 
 

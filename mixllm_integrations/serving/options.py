@@ -40,8 +40,11 @@ class CallOptions:
     barred
         Who may not answer, and why.
     max_failovers
-        How often another candidate may take over; ``None``: until each has
-        been tried.
+        How often another candidate may take over, or be asked once more;
+        ``None``: until each has been tried.
+    give_up_after_seconds
+        If all fail, those who may be well again are asked once more, until so
+        long after the call began; 0: each is asked once.
     willingness_to_pay
         USD for one whole point of quality; ``None``: the router's own.
     waiting_tolerance_seconds
@@ -61,6 +64,7 @@ class CallOptions:
     prefer: str | None = None
     barred: Mapping[str, str] = field(default_factory=lambda: _NOBODY)
     max_failovers: int | None = None
+    give_up_after_seconds: float = 0.0
     willingness_to_pay: float | None = None
     waiting_tolerance_seconds: float | None = None
     max_cost_per_query: float | None = None
@@ -140,6 +144,11 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         ),
         "max_cost_per_query": Control(
             float, "Highest cost", "Highest predicted cost of this query in USD."
+        ),
+        "give_up_after_seconds": Control(
+            float,
+            "Give up after",
+            "How long after the call began those who failed are asked once more.",
         ),
         "session_id": Control(str, "Session ID", "Unique identifier for a session."),
         "shadow": Control(

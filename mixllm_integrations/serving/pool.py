@@ -22,6 +22,7 @@ from mixllm_integrations.serving.journal import Journal
 
 if TYPE_CHECKING:
     from mixllm_integrations.store import EventStore
+    from mixllm_integrations.store.live import SharedState
 
 __all__ = ["check_candidates", "dispatcher_over", "enrol", "router_over"]
 
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 # found cannot be that of another router.
 _LOCK = threading.Lock()
 _ENROLLING = threading.Lock()  # two models would add the same newcomer twice
-_DISPATCHERS: WeakValueDictionary[tuple[int, object, float], Dispatcher] = (
+_DISPATCHERS: WeakValueDictionary[tuple[int, object, object, float], Dispatcher] = (
     WeakValueDictionary()
 )
 _JOURNALS: WeakValueDictionary[tuple[int, object], Journal] = WeakValueDictionary()
@@ -149,6 +150,7 @@ def dispatcher_over(
     *,
     cooldown_seconds: float = 30.0,
     store: "EventStore | str | None" = None,
+    shared_state: "SharedState | str | None" = None,
 ) -> Dispatcher:
     """Return the dispatcher of a router: the same one as long as it is in use.
 
@@ -163,21 +165,24 @@ def dispatcher_over(
         How long a candidate that failed is left out.
     store
         Where events are logged.
+    shared_state
+        Where workers meet.
 
     Returns
     -------
     Dispatcher
-        Shared by all who ask with the same three; those that differ in
+        Shared by all who ask with the same four; those that differ in
         `cooldown_seconds` alone share the store.
 
     Raises
     ------
     ConfigurationError
-        If `cooldown_seconds` or `store` cannot be used.
+        If `cooldown_seconds`, `store` or `shared_state` cannot be used.
     """
     where = store if store is None or isinstance(store, str) else id(store)
+    met = shared_state if isinstance(shared_state, str | None) else id(shared_state)
     with _LOCK:
-        found = _DISPATCHERS.get((id(router), where, cooldown_seconds))
+        found = _DISPATCHERS.get((id(router), where, met, cooldown_seconds))
         if found is not None:
             return found
         journal = _JOURNALS.get((id(router), where))
@@ -185,8 +190,9 @@ def dispatcher_over(
             router,
             cooldown_seconds=cooldown_seconds,
             store=store if journal is None else journal,
+            shared_state=shared_state,
         )
-        _DISPATCHERS[id(router), where, cooldown_seconds] = made
+        _DISPATCHERS[id(router), where, met, cooldown_seconds] = made
         if made.journal is not None:
             _JOURNALS[id(router), where] = made.journal
         return made

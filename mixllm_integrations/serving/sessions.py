@@ -5,13 +5,15 @@ So in a session the candidate that answered last is cheaper than its list price
 says, and another one has to be better by more than that to take over.
 """
 
+import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from mixllm_integrations.serving.naming import moved
+from mixllm_integrations.store.live import SessionNote
 
 __all__ = ["Sessions"]
 
@@ -25,6 +27,10 @@ _SAME_VOICE = 0.02
 _SMOOTHING = 0.3
 # Shorter prompts are kept by no provider that we know of.
 _LEAST_TOKENS = 1024
+
+# Of a session's name where workers share them: it may be long, or tell of a person.
+_DIGEST_BYTES = 16
+_AT_ONCE = 500  # notes in one message
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
@@ -54,16 +60,22 @@ class Sessions:
 
     Notes
     -----
-    Source: our choice.
+    Source: our choice. Where workers share sessions, each hears within half a second
+    who has answered elsewhere, and the session is kept under a digest of its name.
+    A call never waits for that: one that comes sooner on another worker goes by what
+    is known there.
     """
 
     __slots__ = (
         "_called",
         "_capacity",
         "_clock",
+        "_is_shared",
         "_lock",
         "_read",
+        "_sent",
         "_share",
+        "_untold",
         "saving_per_token",
     )
 
@@ -80,6 +92,9 @@ class Sessions:
         self._lock = threading.RLock()  # a finalizer may come in between
         self._read: OrderedDict[str, dict[str, _Read]] = OrderedDict()
         self._share: dict[str, float] = {}
+        self._is_shared = False
+        self._untold: OrderedDict[tuple[str, str], _Read] = OrderedDict()
+        self._sent: OrderedDict[tuple[str, str], _Read] = OrderedDict()
         self.saving_per_token: dict[str, float] = {}
 
     def discounts(self, session: str, input_tokens: int | None) -> Mapping[str, float]:
@@ -124,7 +139,7 @@ class Sessions:
             Units of quality by candidate.
         """
         with self._lock:
-            known = self._read.get(session)
+            known = self._read.get(self._key(session))
             return {next(reversed(known)): _SAME_VOICE} if known else _NOTHING
 
     def note(
@@ -152,12 +167,80 @@ class Sessions:
                 share = min(cached / min(expected, tokens), 1.0)
                 before = self._share.get(candidate, 1.0)
                 self._share[candidate] = before + _SMOOTHING * (share - before)
-            known = self._read.pop(session, {})
-            known.pop(candidate, None)
-            known[candidate] = _Read(tokens, self._clock())  # the last is last
-            self._read[session] = known
-            while len(self._read) > self._capacity:
-                self._read.popitem(last=False)
+            read = _Read(tokens, self._clock())
+            self._keep(self._key(session), candidate, read)
+            if self._is_shared:
+                told = self._key(session), candidate
+                self._untold.pop(told, None)
+                self._untold[told] = read
+                if len(self._untold) > self._capacity:
+                    self._untold.popitem(last=False)
+
+    def share(self) -> None:
+        """Note for other workers who answers here; what is known here is forgotten."""
+        with self._lock:
+            if not self._is_shared:
+                self._is_shared = True
+                self._read.clear()
+
+    def take(self) -> list[SessionNote]:
+        """Return what is to be told; then comes `arrived` or `lost`."""
+        with self._lock:
+            now = self._clock()
+            while self._untold and len(self._sent) < _AT_ONCE:
+                told, read = self._untold.popitem(last=False)
+                self._sent[told] = read
+            return [
+                SessionNote(*told, read.tokens, max(now - read.at, 0.0))
+                for told, read in self._sent.items()
+            ]
+
+    def arrived(self) -> None:
+        """Know that what was taken was told."""
+        self._sent.clear()
+
+    def lost(self) -> None:
+        """Tell once more what was taken."""
+        with self._lock:
+            self._untold = OrderedDict({**self._sent, **self._untold})
+            self._sent.clear()
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether there is more to be told."""
+        return bool(self._untold)
+
+    def hear(self, notes: Iterable[SessionNote]) -> None:
+        """Remember who has answered at other workers.
+
+        Parameters
+        ----------
+        notes
+            In any order; those that are older than what is known change nothing.
+        """
+        with self._lock:
+            now = self._clock()
+            for note in notes:
+                read = _Read(note.tokens, now - note.age)
+                self._keep(note.session, self._called(note.candidate), read)
+
+    def _keep(self, session: str, candidate: str, read: _Read) -> None:
+        """Remember who has answered; the last is last."""
+        known = self._read.pop(session, {})
+        before = known.pop(candidate, read)
+        known[candidate] = before if before.at > read.at else read
+        if any(other.at > read.at for other in known.values()):
+            known = dict(sorted(known.items(), key=lambda item: item[1].at))
+        self._read[session] = known
+        while len(self._read) > self._capacity:
+            self._read.popitem(last=False)
+
+    def _key(self, session: str) -> str:
+        """Return what a session is called among workers."""
+        if not self._is_shared:
+            return session
+        raw = session.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(raw, digest_size=_DIGEST_BYTES).hexdigest()
 
     def renamed(self, old: str, new: str) -> None:
         """Remember what a candidate has read under another name.
@@ -181,5 +264,5 @@ class Sessions:
     def _warm(self, session: str) -> dict[str, int]:
         oldest = self._clock() - _WARM_SECONDS
         with self._lock:
-            known = self._read.get(session, {})
+            known = self._read.get(self._key(session), {})
             return {name: r.tokens for name, r in known.items() if r.at > oldest}

@@ -8,11 +8,14 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mixllm_integrations.serving.options import Asked
+from mixllm_integrations.serving.options import Asked, CallOptions
 
-__all__ = ["LastQuestions", "question_of"]
+if TYPE_CHECKING:
+    from mixllm_integrations.serving.dispatch import Dispatcher
+
+__all__ = ["LastQuestions", "asked_again", "question_of"]
 
 # All our choice. Who asks later has changed his mind, or is a job that runs again.
 _FRESH_SECONDS = 600.0
@@ -137,3 +140,36 @@ def question_of(asked: Asked, form: str = "") -> bytes:
     parts = (asked.query, str(asked.input_tokens), *asked.requires, form)
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
+
+
+def asked_again(
+    dispatcher: "Dispatcher", asked: Asked, options: CallOptions, form: str
+) -> bytes | None:
+    """Notice that the last question of a session is asked again, and tell it.
+
+    Parameters
+    ----------
+    dispatcher
+        Who remembers the last questions.
+    asked
+        What is routed.
+    options
+        What the caller asks of the call.
+    form
+        In what form the answer is wanted, as for `question_of`.
+
+    Returns
+    -------
+    bytes or None
+        The question; ``None`` if nobody wants to know, or if an earlier one is
+        still being answered, in a loop of tool calls.
+    """
+    last, session = dispatcher.last_questions, options.session
+    is_loop = options.prefer is not None
+    if last is None or session is None or options.dry_run or is_loop:
+        return None
+    question = question_of(asked, form)
+    earlier = last.take(session, question)
+    if earlier is not None:
+        dispatcher.tell(earlier, "regenerate")
+    return question

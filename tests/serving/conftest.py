@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,14 @@ from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.serving import Dispatcher
 from mixllm_integrations.testing import ManualClock
+
+
+@pytest.fixture(autouse=True)
+def spool_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for what waits while a database is away."""
+    folder = tmp_path / "spool"
+    monkeypatch.setenv("MIXLLM_SPOOL", str(folder))
+    return folder
 
 
 @pytest.fixture

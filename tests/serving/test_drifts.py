@@ -58,6 +58,7 @@ def test_an_alarm_is_logged_once_with_the_decision_that_raised_it(
             "quantity": drift.quantity,
             "change": pytest.approx(drift.change),
             "n_observations": drift.n_observations,
+            "worker": dispatcher.journal.worker,
         }
         for drift in drifts
     ]

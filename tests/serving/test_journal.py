@@ -81,7 +81,8 @@ def test_a_call_and_its_feedback_leave_three_events(ranked_router, clock, store)
     assert {event.decision_id for event in events} == {record["decision_id"]}
     assert events[0].payload["candidate"] == "best"
     assert events[1].payload["output_tokens"] == 2
-    assert events[2].payload == {"reward": 1.0, "kind": "binary", "source": "thumbs"}
+    told = {"reward": 1.0, "kind": "binary", "source": "thumbs"}
+    assert events[2].payload == told | {"worker": dispatcher.journal.worker}
     assert "secret" not in repr(events)
 
 
@@ -138,13 +139,13 @@ def test_a_store_of_its_own_is_written_to_in_the_background(
     dispatcher = Dispatcher(ranked_router, clock=clock, store=url)
     journal = dispatcher.journal
     threads = set()
-    append = journal._writer._append
+    append_many = journal._writer._delivery._append_many
 
-    def watched(*entry):
+    def watched(events):
         threads.add(threading.current_thread().name)
-        return append(*entry)
+        return append_many(events)
 
-    journal._writer._append = watched
+    journal._writer._delivery._append_many = watched
     dispatcher.begin("q").succeed(input_tokens=1, output_tokens=1)
     assert journal.flush(LONG)
     assert threads == {"mixllm-journal"}

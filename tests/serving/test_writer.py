@@ -14,6 +14,7 @@ import pytest
 
 from mixllm_integrations.serving.background import BackgroundWriter
 from mixllm_integrations.serving.writer import DirectWriter
+from mixllm_integrations.store import NewEvent
 
 LONG = 20.0  # seconds that no test should need
 
@@ -66,7 +67,7 @@ def writer_to(log):
 
 
 def entry(kind):
-    return str(kind), "d", {}
+    return NewEvent(str(kind), "d", {})
 
 
 def numbers(count):
@@ -175,14 +176,16 @@ class TestWaiting:
     def test_room_for_a_few_is_not_told_as_the_end_of_it(self, log, writer_to, caplog):
         writer = writer_to(capacity=20, patience_seconds=0.0)
         turn = threading.Semaphore(0)
-        append = writer._append
-        writer._append = lambda *given: turn.acquire(timeout=LONG) and append(*given)
+        append = writer._delivery._append
+        writer._delivery._append = lambda *given: (
+            turn.acquire(timeout=LONG) and append(*given)
+        )
         for n in range(25):
             writer.put(entry(n))
         for n in range(1, 5):
             turn.release()
             until = time.monotonic() + LONG
-            while writer._written < n and time.monotonic() < until:
+            while writer._line.written < n and time.monotonic() < until:
                 time.sleep(0.001)
             writer.put(entry("taken"))
             writer.put(entry("dropped"))
@@ -241,7 +244,7 @@ class TestFailures:
             tries.append(entry)
             raise ConnectionRefusedError
 
-        writer._append = refuse
+        writer._delivery._append = refuse
         for n in range(100):
             writer.put(entry(n))
         assert not writer.flush(LONG)  # asking makes one more try
@@ -331,7 +334,7 @@ class TestEnd:
 
     def test_it_may_be_closed_by_its_own_thread(self, log, writer_to):
         writer = writer_to()
-        writer._append = lambda *entry: writer.close()
+        writer._delivery._append = lambda *entry: writer.close()
         writer.put(entry("last"))
         until = time.monotonic() + LONG
         while not log.closed and time.monotonic() < until:
@@ -360,6 +363,7 @@ def run(script):
     prelude = """
         import os, sys, threading, time
         from mixllm_integrations.serving.background import BackgroundWriter
+        from mixllm_integrations.store import NewEvent
 
         def append(kind, decision_id, payload):
             with open(sys.argv[1], "a") as file:
@@ -367,7 +371,7 @@ def run(script):
 
         def put(*kinds):
             for kind in kinds:
-                writer.put((kind, "d", {}))
+                writer.put(NewEvent(kind, "d", {}))
     """
 
     def execute(path):

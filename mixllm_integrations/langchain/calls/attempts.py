@@ -1,6 +1,7 @@
 """Asks one candidate after the other until one begins to answer."""
 
 import asyncio
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -8,12 +9,13 @@ from collections.abc import (
     Generator,
     Iterator,
 )
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from langchain_core.runnables import RunnableConfig
 
 from mixllm_integrations.langchain.calls.messages import says_something
 from mixllm_integrations.langchain.calls.request import Request
+from mixllm_integrations.langchain.candidates.seats import Target
 from mixllm_integrations.langchain.pool import ModelPool
 from mixllm_integrations.langchain.tracing.runs import AsyncChainRun, ChainRun, inside
 from mixllm_integrations.serving.deadline import first_within, run_within
@@ -24,10 +26,17 @@ __all__ = [
     "achunks_of",
     "aopened",
     "ask",
+    "atargeted",
+    "atry_again",
     "chunks_of",
     "decided",
     "opened",
+    "targeted",
+    "try_again",
 ]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 # Stands for the chunk after the last.
 _END = object()
@@ -95,13 +104,13 @@ def ask(request: Request, run: ChainRun) -> Any:  # noqa: ANN401
     if (told := request.dry_answer()) is not None:
         return told
     while True:
-        target, prompt, arguments, seconds = request.target()
+        target, prompt, arguments, seconds = targeted(request)
         config = run.child(request.watch)
         try:
             with run.span.attempt(request), inside(config):
                 return run_within(seconds, target.invoke, prompt, config, **arguments)
         except Exception as error:  # noqa: BLE001 - raised again if nobody is left
-            request.failed(error)
+            try_again(request, request.failed, error)
 
 
 def chunks_of(request: Request, run: ChainRun) -> Generator[Any]:
@@ -148,14 +157,14 @@ def chunks_of(request: Request, run: ChainRun) -> Generator[Any]:
 def _begun(request: Request, run: ChainRun) -> tuple[list[Any], Iterator[Any]]:
     """Return the chunks up to the first that says something, and the others."""
     while True:
-        target, prompt, arguments, seconds = request.target()
+        target, prompt, arguments, seconds = targeted(request)
         config = run.child(request.watch)
         try:
             chunks = target.stream(prompt, config, **arguments)
             with run.span.attempt(request), inside(config):
                 held, rest = first_within(seconds, _spoken(chunks), _END)
         except Exception as error:  # noqa: BLE001 - raised again if nobody is left
-            request.failed(error)
+            try_again(request, request.failed, error)
         else:
             return ([] if held is _END else held), rest
 
@@ -200,14 +209,14 @@ async def aask(request: Request, run: AsyncChainRun) -> Any:  # noqa: ANN401
     if (told := request.dry_answer()) is not None:
         return told
     while True:
-        target, prompt, arguments, seconds = request.target()
+        target, prompt, arguments, seconds = await atargeted(request)
         config = run.child(request.watch)
         try:
             with run.span.attempt(request), inside(config):
                 async with asyncio.timeout(seconds):
                     return await target.ainvoke(prompt, config, **arguments)
         except Exception as error:  # noqa: BLE001 - raised again if nobody is left
-            await decided(request, request.failed, error)
+            await atry_again(request, request.failed, error)
 
 
 async def achunks_of(request: Request, run: AsyncChainRun) -> AsyncGenerator[Any]:
@@ -236,7 +245,7 @@ async def _abegun(
     request: Request, run: AsyncChainRun
 ) -> tuple[list[Any], AsyncIterator[Any]]:
     while True:
-        target, prompt, arguments, seconds = request.target()
+        target, prompt, arguments, seconds = await atargeted(request)
         config = run.child(request.watch)
         chunks = _aspoken(target.astream(prompt, config, **arguments))
         try:
@@ -245,7 +254,7 @@ async def _abegun(
                     return await anext(chunks, []), chunks
         except Exception as error:  # noqa: BLE001 - raised again if nobody is left
             await _aclose(chunks)
-            await decided(request, request.failed, error)
+            await atry_again(request, request.failed, error)
 
 
 async def _aspoken(chunks: AsyncIterator[Any]) -> AsyncGenerator[Any]:
@@ -275,9 +284,73 @@ async def _aclose(chunks: object) -> None:
         await chunks.aclose()
 
 
-async def decided(
-    request: Request, decide: Callable[..., None], *args: Exception
+def targeted(request: Request) -> Target:
+    """Return what is to be called: the first candidate that the tools can be bound to.
+
+    Parameters
+    ----------
+    request
+        What is asked.
+
+    Returns
+    -------
+    Target
+        With all that the call is given.
+
+    Raises
+    ------
+    Exception
+        If there is none: what the first one raised, or an `ExceptionGroup` if
+        others were asked.
+    """
+    while isinstance(found := request.target(), Exception):
+        try_again(request, request.declined, found)
+    return found
+
+
+async def atargeted(request: Request) -> Target:
+    """Do the same as `targeted`, without blocking the loop."""
+    while isinstance(found := request.target(), Exception):
+        await atry_again(request, request.declined, found)
+    return found
+
+
+def try_again(
+    request: Request, report: Callable[[Exception], float | None], error: Exception
 ) -> None:
+    """Let the next candidate try; if each has failed, wait until one may be well.
+
+    Parameters
+    ----------
+    request
+        What is asked.
+    report
+        `Request.failed` or `Request.declined`.
+    error
+        What the last candidate raised.
+
+    Raises
+    ------
+    Exception
+        If nobody is to be asked any more.
+    """
+    seconds = report(error)
+    if seconds is not None:
+        time.sleep(seconds)
+        request.resume()
+
+
+async def atry_again(
+    request: Request, report: Callable[[Exception], float | None], error: Exception
+) -> None:
+    """Do the same as `try_again`, without blocking the loop."""
+    seconds = await decided(request, report, error)
+    if seconds is not None:
+        await asyncio.sleep(seconds)
+        await decided(request, request.resume)
+
+
+async def decided(request: Request, decide: Callable[[*Ts], T], /, *args: *Ts) -> T:
     """Decide here if that takes a millisecond, else on a thread.
 
     Parameters
@@ -285,7 +358,13 @@ async def decided(
     request
         What is being decided.
     decide, *args
-        How: `Request.begin`, or `Request.failed` with the error.
+        How: `Request.begin`, `Request.resume`, or `Request.failed` with the
+        error.
+
+    Returns
+    -------
+    object
+        What `decide` returns.
 
     Raises
     ------
@@ -293,7 +372,6 @@ async def decided(
         What `decide` raises.
     """
     if not request.is_slow:
-        decide(*args)
-        return
+        return decide(*args)
     # What is decided for somebody who has gone away is nobody's any more.
-    await on_own_thread(decide, *args, if_late=request.release)
+    return await on_own_thread(decide, *args, if_late=request.release)

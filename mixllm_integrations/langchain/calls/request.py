@@ -26,7 +26,7 @@ from mixllm_integrations.langchain.calls.signals import (
 )
 from mixllm_integrations.langchain.calls.usage_watch import UsageWatch
 from mixllm_integrations.langchain.candidates.needs import needs_of
-from mixllm_integrations.langchain.candidates.seats import Seat
+from mixllm_integrations.langchain.candidates.seats import Seat, Target
 from mixllm_integrations.langchain.history import adapted
 from mixllm_integrations.serving import CacheUse, RoutedCall
 from mixllm_integrations.serving.errors import (
@@ -176,36 +176,26 @@ class Request:
         record["predicted_costs"] = {name: scores[name].cost for name in scores}
         return record
 
-    def target(
-        self,
-    ) -> tuple[Runnable[Any, Any], LanguageModelInput, dict[str, Any], float | None]:
+    def target(self) -> Target | Exception:
         """Return what is to be called now.
 
         Returns
         -------
-        tuple
-            The chosen model with its tools or schema bound, what it is asked,
-            the arguments of the call, and how long to wait in seconds.
-
-        Raises
-        ------
-        Exception
-            What the first model raised when it was bound, if none can be.
+        Target or Exception
+            What binding the tools or the schema raised, for `declined`.
         """
-        while True:
-            try:
-                chosen, bound = self._bound(self.call.candidate)
-                break
-            except Exception as error:  # noqa: BLE001 - raised if nobody is left
-                if not self.call.decline(error):
-                    raise self.call.failure() from None
-                self.follow(self.call.decision.id)
+        try:
+            chosen, bound = self._bound(self.call.candidate)
+        except Exception as error:  # noqa: BLE001 - raised if nobody is left
+            return error
         if self._schema is not None:
             self.watch = UsageWatch()
         arguments = self._arguments
         if chosen.arguments:
             arguments = {**chosen.arguments, **arguments}
-        return bound, self._prompt_for(chosen), arguments, chosen.timeout_seconds
+        return Target(
+            bound, self._prompt_for(chosen), arguments, chosen.timeout_seconds
+        )
 
     def _prompt_for(self, chosen: Seat) -> LanguageModelInput:
         """Return the prompt as the chosen candidate can read it."""
@@ -225,13 +215,19 @@ class Request:
             return chosen, chosen.model
         return chosen, self._binding.on(name, chosen.model)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> float | None:
         """Hand the request over to the next candidate.
 
         Parameters
         ----------
         error
             What the last one raised before it gave any answer.
+
+        Returns
+        -------
+        float or None
+            Seconds to wait before `resume` is called, if each has failed but
+            may be asked once more; ``None``: the next one is to be asked now.
 
         Raises
         ------
@@ -241,9 +237,24 @@ class Request:
         """
         if self._is_settled(error):
             raise error
-        goes_on = self.call.fail(error)
+        return self._next(goes_on=self.call.fail(error))
+
+    def declined(self, error: Exception) -> float | None:
+        """Do what `failed` does, for a candidate that could not even be asked."""
+        return self._next(goes_on=self.call.decline(error))
+
+    def _next(self, *, goes_on: bool) -> float | None:
         self.seen.update(self.call.record())
-        if not goes_on:
+        if goes_on:
+            self.follow(self.call.decision.id)
+            return None
+        if (seconds := self.call.pause()) is None:
+            raise self.call.failure()
+        return seconds
+
+    def resume(self) -> None:
+        """Choose again after a pause; raises what `failed` does."""
+        if not self.call.resume():
             raise self.call.failure()
         self.follow(self.call.decision.id)
 

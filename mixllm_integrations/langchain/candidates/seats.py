@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.runnables import Runnable
 
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate
@@ -13,7 +14,7 @@ from mixllm_integrations.langchain.candidates.needs import Abilities
 from mixllm_integrations.langchain.capabilities import CandidateModel
 from mixllm_integrations.langchain.history import provider_of
 
-__all__ = ["SETTINGS", "Present", "Seat", "Seating", "seats_of"]
+__all__ = ["SETTINGS", "Present", "Seat", "Seating", "Target", "seats_of"]
 
 #: Settings of the routed model that hold for whoever answers.
 SETTINGS = (
@@ -51,6 +52,27 @@ class Seat:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     timeout_seconds: float | None = None
     provider: str | None = None
+
+
+class Target(NamedTuple):
+    """What is to be called.
+
+    Parameters
+    ----------
+    model
+        The chosen model, with its tools or schema bound.
+    prompt
+        What it is asked.
+    arguments
+        Those of the call.
+    seconds
+        How long to wait; ``None``: as long as it takes.
+    """
+
+    model: Runnable[Any, Any]
+    prompt: LanguageModelInput
+    arguments: dict[str, Any]
+    seconds: float | None
 
 
 class Present(NamedTuple):
