@@ -12,6 +12,7 @@ import mixllm_integrations
 PACKAGE = Path(mixllm_integrations.__file__).parent
 EXPECTED = [
     "BatchPrediction",
+    "BudgetExceededError",
     "Calibration",
     "Candidate",
     "CandidateModel",

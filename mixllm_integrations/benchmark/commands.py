@@ -6,11 +6,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from mixllm_integrations.benchmark.budget_command import budget
 from mixllm_integrations.benchmark.datasets import (
     BenchmarkTable,
     load_candidates,
     load_table,
 )
+from mixllm_integrations.benchmark.latency.command import latency
 from mixllm_integrations.benchmark.online.command import online
 from mixllm_integrations.benchmark.options import (
     CandidatesOption,
@@ -29,9 +31,11 @@ from mixllm_integrations.core.errors import ConfigurationError
 __all__ = [
     "ablation",
     "app",
+    "budget",
     "calibration",
     "coldstart",
     "conformance",
+    "latency",
     "offline",
     "online",
     "overhead",
@@ -132,6 +136,8 @@ def offline(
 
 
 app.command()(online)
+app.command()(latency)
+app.command()(budget)
 
 
 @app.command()

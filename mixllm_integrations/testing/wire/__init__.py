@@ -15,20 +15,33 @@ without a key::
         assert server.requests_to("gpt-4o-mini")[0].body["temperature"] == 0
 
 Read `server` for what it does, `models` for what a model says and how it
-misbehaves, `parts` for what a script consists of. Each protocol is a module
+misbehaves, `faults` for usual faults, at random or for a time, `parts` for what
+a script consists of. Each protocol is a module
 with what the provider refuses beside it.
 """
 
+from mixllm_integrations.testing.wire.faults import (
+    FAULTS,
+    FaultRule,
+    at_random,
+    either,
+    while_between,
+)
 from mixllm_integrations.testing.wire.models import ServedModel
 from mixllm_integrations.testing.wire.parts import Fault, Reply, ToolCall, Usage
 from mixllm_integrations.testing.wire.server import LoopbackServer, RecordedRequest
 
 __all__ = [
+    "FAULTS",
     "Fault",
+    "FaultRule",
     "LoopbackServer",
     "RecordedRequest",
     "Reply",
     "ServedModel",
     "ToolCall",
     "Usage",
+    "at_random",
+    "either",
+    "while_between",
 ]

@@ -27,6 +27,7 @@ _PROTOCOLS: dict[str, WireProtocol] = {
     "/v1/responses": OpenAIResponses(),
     "/v1/messages": AnthropicMessages(),
 }
+_LOOP = "/v1/moved"
 _JSON = "application/json"
 _EVENTS = "text/event-stream; charset=utf-8"
 
@@ -55,6 +56,9 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a request for an answer."""
+        if self.path == _LOOP:
+            self._send_on()
+            return
         number = self.owner.next_number()
         protocol = _PROTOCOLS.get(self.path.partition("?")[0])
         try:
@@ -95,6 +99,12 @@ class RequestHandler(BaseHTTPRequestHandler):
         breaks_off = fault.after_events is not None
         if not (breaks_off and body.get("stream")):
             self._pause(fault.hang_seconds)
+            if fault.raw is not None:
+                self.wfile.write(fault.raw)
+                raise _CutError
+            if fault.redirects:
+                self._send_on()
+                return
             if fault.status is not None:
                 raise _refusal(fault)
         ask = protocol.read(body, strict_keys=self.owner.strict_keys)
@@ -111,6 +121,10 @@ class RequestHandler(BaseHTTPRequestHandler):
             content_type=fault.content_type or _JSON,
             cut=breaks_off,
         )
+
+    def _send_on(self) -> None:
+        """Send the client to an address that does the same."""
+        self._send(b"", 307, {"Location": _LOOP})
 
     def _send(
         self,

@@ -113,6 +113,11 @@ class Fault:
         ``b'{"id'`` for JSON that is none.
     content_type
         What the answer is said to be, such as ``"text/html"``.
+    raw
+        Bytes that are sent instead of all that HTTP consists of, before the
+        connection is dropped: ``b""`` for a connection that is just dropped.
+    redirects
+        Whether the client is sent on to an address that sends it on to itself.
 
     Raises
     ------
@@ -129,6 +134,8 @@ class Fault:
     after_events: int | None = None
     body: bytes | None = None
     content_type: str | None = None
+    raw: bytes | None = None
+    redirects: bool = False
 
     def __post_init__(self) -> None:
         if self.status is not None and not 400 <= self.status <= 599:

@@ -125,15 +125,7 @@ class LoopbackServer:
             raise ConfigurationError(
                 "a loopback server starts once; make another one to start again"
             )
-        handler = type("_Handler", (RequestHandler,), {"owner": self})
-        self._http = _Listener(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(
-            target=self._http.serve_forever,
-            kwargs={"poll_interval": 0.02},
-            name="mixllm-loopback",
-            daemon=True,
-        )
-        self._thread.start()
+        self._listen(0)
         return self
 
     def close(self) -> None:
@@ -146,6 +138,32 @@ class LoopbackServer:
         http.server_close()
         http.drop_all()
         thread.join()
+
+    def come_back(self) -> None:
+        """Listen again where it did before `close`, which refuses connections.
+
+        Raises
+        ------
+        ConfigurationError
+            If it was never started, or is not closed.
+        """
+        if self._http is None or not self.closing.is_set():
+            raise ConfigurationError(
+                "only a server that was closed can come back: call close() first"
+            )
+        self.closing = threading.Event()
+        self._listen(self._http.server_address[1])
+
+    def _listen(self, port: int) -> None:
+        handler = type("_Handler", (RequestHandler,), {"owner": self})
+        self._http = _Listener(("127.0.0.1", port), handler)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever,
+            kwargs={"poll_interval": 0.02},
+            name="mixllm-loopback",
+            daemon=True,
+        )
+        self._thread.start()
 
     def __enter__(self) -> Self:
         """Start, unless that is done."""
