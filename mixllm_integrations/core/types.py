@@ -18,6 +18,7 @@ from mixllm_integrations.core.checks import (
     optional_number,
     required_name,
 )
+from mixllm_integrations.core.display import HtmlCalibration, HtmlDecision
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.explain import explained
 
@@ -308,7 +309,7 @@ class BatchPrediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(HtmlDecision):
     """Which candidate a query goes to, and why.
 
     Parameters
@@ -365,7 +366,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(HtmlCalibration):
     """A willingness to pay that meets a target, and what to expect of it.
 
     Parameters

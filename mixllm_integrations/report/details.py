@@ -1,0 +1,410 @@
+"""What a report tells beside the totals: over time, latency, domains, regret."""
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixllm_integrations.core.offpolicy import Interval
+from mixllm_integrations.core.types import FloatArray
+from mixllm_integrations.report.intervals import mean_interval
+from mixllm_integrations.report.traffic import Traffic
+
+__all__ = [
+    "Bin",
+    "DomainRow",
+    "Exploration",
+    "Latency",
+    "Regret",
+    "SharesOverTime",
+    "bins_of",
+    "domain_rows",
+    "exploration",
+    "latencies",
+    "regrets",
+    "shares_over_time",
+]
+
+# All our choice.
+_PERIODS, _SHOWN, _DOMAINS, _BINS = 24, 7, 30, 10
+_OTHERS = "all others"
+
+
+@dataclass(frozen=True, slots=True)
+class SharesOverTime:
+    """Who answered, period by period.
+
+    Parameters
+    ----------
+    names
+        Most decisions first; the last one may stand for several.
+    starts
+        Beginning of each period.
+    seconds
+        How long a period is.
+    counts
+        Decisions, ``counts[period][name]``.
+    costs
+        USD of each period, as far as known.
+    """
+
+    names: tuple[str, ...]
+    starts: tuple[datetime, ...]
+    seconds: float
+    counts: tuple[tuple[int, ...], ...]
+    costs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long answers took.
+
+    Parameters
+    ----------
+    name
+        Whose; ``"all"`` for everybody's.
+    answers
+        How many were timed.
+    p50, p90, p95, p99
+        Percentiles in seconds.
+    first_token_p50, first_token_p95
+        Of the time to the first token; ``None`` if unknown.
+    """
+
+    name: str
+    answers: int
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    first_token_p50: float | None
+    first_token_p95: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRow:
+    """What came of the queries of one domain.
+
+    Parameters
+    ----------
+    name
+        What the queries are about.
+    decisions, feedback
+        How many there are, and how many were judged.
+    quality
+        Mean feedback.
+    expected
+        Mean quality that was expected.
+    mean_cost
+        USD per answer with a known cost; NaN without any.
+    mostly, mostly_share
+        Who answered most of them, and how many.
+    """
+
+    name: str
+    decisions: int
+    feedback: int
+    quality: Interval
+    expected: float
+    mean_cost: float
+    mostly: str
+    mostly_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of which about the same was expected.
+
+    Parameters
+    ----------
+    expected
+        Mean of what was.
+    observed
+        Mean feedback.
+    count
+        How many.
+    """
+
+    expected: float
+    observed: Interval
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """What learning cost.
+
+    Parameters
+    ----------
+    decisions
+        How many were made to learn, against what looked best.
+    cost
+        USD that their answers took.
+    extra
+        USD by which more was expected of them than of what looked best; NaN if
+        that was not logged.
+    quality, usual_quality
+        Mean feedback on them, and on all others.
+    randomised
+        Share of the decisions that were left to chance.
+    """
+
+    decisions: int
+    cost: float
+    extra: float
+    quality: Interval
+    usual_quality: Interval
+    randomised: float
+
+
+@dataclass(frozen=True, slots=True)
+class Regret:
+    """A decision that turned out worse than another one was expected to.
+
+    Parameters
+    ----------
+    decision_id, at, candidate, domain
+        Which decision.
+    reward, expected
+        The feedback, and what was expected of the answer.
+    cost
+        USD; as predicted if unknown.
+    instead, instead_quality, instead_cost
+        Who looked best apart from that, and what was expected of it.
+    regret
+        What that one was expected to be worth more, in units of quality: an
+        estimate, since nobody saw its answer.
+    """
+
+    decision_id: str
+    at: datetime
+    candidate: str
+    domain: str | None
+    reward: float
+    expected: float
+    cost: float
+    instead: str
+    instead_quality: float
+    instead_cost: float
+    regret: float
+
+
+def shares_over_time(traffic: Traffic) -> SharesOverTime | None:
+    """Return who answered, period by period; ``None`` without any decision.
+
+    Parameters
+    ----------
+    traffic
+        From `read_traffic`.
+    """
+    if not len(traffic):
+        return None
+    begin, end = float(traffic.at.min()), float(traffic.at.max())
+    n = _PERIODS if end > begin else 1
+    seconds = (end - begin) / n if end > begin else 1.0
+    period = np.minimum(((traffic.at - begin) / seconds).astype(np.intp), n - 1)
+    totals = np.bincount(traffic.chosen, minlength=len(traffic.names))
+    order = [i for i in np.argsort(-totals, kind="stable").tolist() if totals[i]]
+    names = [traffic.names[i] for i in order]
+    place = np.zeros(len(traffic.names), dtype=np.intp)
+    for rank, i in enumerate(order):
+        place[i] = rank
+    if len(order) > _SHOWN:
+        names = [*names[: _SHOWN - 1], _OTHERS]
+        place = np.minimum(place, _SHOWN - 1)
+    counts = np.zeros((n, len(names)), dtype=np.int64)
+    np.add.at(counts, (period, place[traffic.chosen]), 1)
+    costs = np.bincount(period, np.nan_to_num(traffic.cost), minlength=n)
+    starts = tuple(datetime.fromtimestamp(begin + i * seconds, UTC) for i in range(n))
+    return SharesOverTime(
+        tuple(names),
+        starts,
+        seconds,
+        tuple(map(tuple, counts.tolist())),
+        tuple(costs.tolist()),
+    )
+
+
+def latencies(traffic: Traffic) -> tuple[Latency, ...]:
+    """Return how long answers took: all, then candidate by candidate.
+
+    Parameters
+    ----------
+    traffic
+        From `read_traffic`.
+    """
+    everything = np.ones(len(traffic), dtype=np.bool_)
+    rows = [("all", everything)]
+    rows += [(name, traffic.chosen == i) for i, name in enumerate(traffic.names)]
+    found = (_latency(name, traffic, mine) for name, mine in rows)
+    known = [latency for latency in found if latency is not None]
+    return (*known[:1], *sorted(known[1:], key=lambda one: one.p50))
+
+
+def _latency(name: str, traffic: Traffic, mine: NDArray[np.bool_]) -> Latency | None:
+    took = traffic.latency_seconds[mine]
+    took = took[np.isfinite(took)]
+    if not took.size:
+        return None
+    first = traffic.time_to_first_token_seconds[mine]
+    first = first[np.isfinite(first)]
+    early = np.quantile(first, [0.5, 0.95]).tolist() if first.size else [None, None]
+    return Latency(
+        name, took.size, *np.quantile(took, [0.5, 0.9, 0.95, 0.99]).tolist(), *early
+    )
+
+
+def domain_rows(traffic: Traffic) -> tuple[DomainRow, ...]:
+    """Return what came of the queries of each domain, the most frequent first.
+
+    Parameters
+    ----------
+    traffic
+        From `read_traffic`.
+    """
+    domains = np.array([d or "" for d in traffic.domains], dtype=object)
+    names = [str(d) for d in dict.fromkeys(domains.tolist()) if d]
+    rows = [_domain(name, traffic, domains == name) for name in names]
+    return tuple(sorted(rows, key=lambda row: -row.decisions)[:_DOMAINS])
+
+
+def _domain(name: str, traffic: Traffic, mine: NDArray[np.bool_]) -> DomainRow:
+    counts = np.bincount(traffic.chosen[mine], minlength=len(traffic.names))
+    most, n = int(counts.argmax()), int(mine.sum())
+    reward = traffic.reward[mine]
+    return DomainRow(
+        name=name,
+        decisions=n,
+        feedback=int(np.isfinite(reward).sum()),
+        quality=mean_interval(reward),
+        expected=_mean(traffic.predicted_quality[mine]),
+        mean_cost=_mean(traffic.cost[mine]),
+        mostly=traffic.names[most],
+        mostly_share=float(counts[most]) / n,
+    )
+
+
+def bins_of(traffic: Traffic) -> tuple[Bin, ...]:
+    """Return expected beside observed quality, in ten bins of equal width.
+
+    Parameters
+    ----------
+    traffic
+        From `read_traffic`.
+    """
+    told = np.isfinite(traffic.reward) & np.isfinite(traffic.predicted_quality)
+    expected, reward = traffic.predicted_quality[told], traffic.reward[told]
+    place = np.clip((expected * _BINS).astype(np.intp), 0, _BINS - 1)
+    return tuple(
+        Bin(float(expected[mine].mean()), mean_interval(reward[mine]), int(mine.sum()))
+        for mine in (place == i for i in range(_BINS))
+        if mine.any()
+    )
+
+
+def exploration(traffic: Traffic) -> Exploration:
+    """Return what learning cost.
+
+    Parameters
+    ----------
+    traffic
+        From `read_traffic`.
+
+    Notes
+    -----
+    What looked best is found from the logged scores; a head start that a session
+    gave to a candidate is not among them.
+    """
+    made = traffic.explored
+    extra = _net_of_all(traffic)
+    rows = np.flatnonzero(made & np.isfinite(extra).any(axis=1))
+    greedy = np.nan_to_num(extra[rows], nan=-np.inf).argmax(axis=1)
+    cost = traffic.scores["cost"]
+    more = cost[rows, traffic.chosen[rows]] - cost[rows, greedy]
+    return Exploration(
+        decisions=int(made.sum()),
+        cost=float(np.nansum(traffic.cost[made])),
+        extra=float(np.nansum(more))
+        if len(rows)
+        else (math.nan if made.any() else 0.0),
+        quality=mean_interval(traffic.reward[made]),
+        usual_quality=mean_interval(traffic.reward[~made]),
+        randomised=_mean((traffic.propensity < 1.0).astype(float))
+        if len(traffic)
+        else 0.0,
+    )
+
+
+def regrets(traffic: Traffic, *, most: int = 20) -> tuple[Regret, ...]:
+    """Return the decisions that another one would probably have been better than.
+
+    Parameters
+    ----------
+    traffic
+        From `read_traffic`.
+    most
+        How many.
+
+    Returns
+    -------
+    tuple of Regret
+        Those with feedback, the most regretted first.
+    """
+    net = _net_of_all(traffic)
+    rows = np.arange(len(traffic))
+    if not len(rows) or not traffic.names:
+        return ()
+    net[rows, traffic.chosen] = np.nan
+    known = np.isfinite(traffic.reward) & np.isfinite(net).any(axis=1)
+    rows = rows[known]
+    best = np.nan_to_num(net[rows], nan=-np.inf).argmax(axis=1)
+    paid = np.where(np.isfinite(traffic.cost), traffic.cost, traffic.predicted_cost)
+    got = traffic.reward[rows] - np.nan_to_num(paid[rows]) / _worth(traffic)[rows]
+    regret = net[rows, best] - got
+    order = np.argsort(-regret, kind="stable")[:most]
+    return tuple(
+        _regret(
+            traffic, int(rows[i]), int(best[i]), float(regret[i]), float(paid[rows[i]])
+        )
+        for i in order.tolist()
+        if regret[i] > 0.0
+    )
+
+
+def _regret(
+    traffic: Traffic, row: int, best: int, regret: float, paid: float
+) -> Regret:
+    return Regret(
+        decision_id=traffic.ids[row],
+        at=datetime.fromtimestamp(float(traffic.at[row]), UTC),
+        candidate=traffic.names[traffic.chosen[row]],
+        domain=traffic.domains[row],
+        reward=float(traffic.reward[row]),
+        expected=float(traffic.predicted_quality[row]),
+        cost=paid,
+        instead=traffic.names[best],
+        instead_quality=float(traffic.scores["quality"][row, best]),
+        instead_cost=float(traffic.scores["cost"][row, best]),
+        regret=regret,
+    )
+
+
+def _net_of_all(traffic: Traffic) -> FloatArray:
+    """Return quality - cost / λ - waiting of who might have answered, else NaN."""
+    net = traffic.scores["quality"] - traffic.scores["cost"] / _worth(traffic)[:, None]
+    weight = np.nan_to_num(traffic.waiting_weight)[:, None]
+    net = net - weight * np.nan_to_num(traffic.scores["waiting_penalty"])
+    return np.where(traffic.eligible, net, np.nan)
+
+
+def _worth(traffic: Traffic) -> FloatArray:
+    # Infinity is not a number that a log can hold.
+    known = np.isfinite(traffic.willingness_to_pay) & (traffic.willingness_to_pay > 0.0)
+    return np.where(known, traffic.willingness_to_pay, np.inf)
+
+
+def _mean(values: FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else math.nan
