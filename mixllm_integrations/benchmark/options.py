@@ -50,12 +50,14 @@ JsonOption = Annotated[
 
 def on_screen() -> Progress:
     """Return what shows the present step while a command works."""
+    console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

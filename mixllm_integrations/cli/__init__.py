@@ -18,6 +18,10 @@ from mixllm_integrations.core.errors import ConfigurationError, MixLLMError
 __all__ = ["app", "main"]
 
 _LAZY = {
+    "fit": "mixllm_integrations.cli.fit",
+    "evaluate": "mixllm_integrations.cli.evaluate",
+    "calibrate": "mixllm_integrations.cli.calibrate",
+    "report": "mixllm_integrations.cli.report",
     "inspect": "mixllm_integrations.cli.inspect",
     "benchmark": "mixllm_integrations.benchmark.commands",
 }
@@ -44,7 +48,6 @@ app = typer.Typer(
     name="mixllm",
     cls=_LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -65,6 +65,16 @@ class FormScale:
         form *= _FORM_WEIGHT
         return form
 
+    def features(self, block: FloatArray) -> FloatArray:
+        """Return the features of a block, as far as they were within its limits.
+
+        Parameters
+        ----------
+        block
+            What `apply` gave, shape ``(n, n_features)``.
+        """
+        return block / _FORM_WEIGHT * self.scale + self.mean
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShapeScale:

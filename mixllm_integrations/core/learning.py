@@ -6,20 +6,23 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixllm_integrations.core import budget
 from mixllm_integrations.core.drift import DriftEvent
-from mixllm_integrations.core.errors import NotFittedError
+from mixllm_integrations.core.errors import NotFittedError, UnknownCandidateError
 from mixllm_integrations.core.forecast import Knowledge
 from mixllm_integrations.core.judging import judge
 from mixllm_integrations.core.pool import CandidatePool
+from mixllm_integrations.core.reading import read
 from mixllm_integrations.core.records import RecordTable, tabulate
 from mixllm_integrations.core.refitting import refitted
+from mixllm_integrations.core.strengths import Strengths, strengths_of
 from mixllm_integrations.core.types import (
     Calibration,
     Candidate,
@@ -154,6 +157,86 @@ class LearningPool(CandidatePool):
                     self._ledger.reprice(name, lengths=True)
         _LOG.debug("refitted on %d queries", len(table.contexts))
         return True
+
+    def has_seen(self, queries: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell which queries the router was fitted on.
+
+        What it says of those is too good to judge it by.
+
+        Parameters
+        ----------
+        queries
+            Texts.
+
+        Returns
+        -------
+        NDArray[np.bool_]
+            Shape ``(n_queries,)``; False for all before a fit.
+        """
+        if not self.is_fitted:
+            return np.zeros(len(queries), dtype=np.bool_)
+        return self._knowledge.context.has_seen(read(queries, self.encoder))
+
+    def about(self, query: str) -> dict[str, float]:
+        """Return what a query is about: the probability of each domain.
+
+        Parameters
+        ----------
+        query
+            Any text.
+
+        Returns
+        -------
+        dict of str to float
+            The likeliest first; empty where the router knows no domains.
+        """
+        known = self._knowledge.context
+        posterior = known.posterior(read([query], self.encoder))
+        if posterior is None or known.domains is None:
+            return {}
+        pairs = zip(known.domains.names, posterior[0].tolist(), strict=True)
+        return dict(sorted(pairs, key=lambda pair: -pair[1]))
+
+    def strengths(
+        self, candidate: str, queries: Sequence[str] | None = None
+    ) -> Strengths:
+        """Return where a candidate is good, beside the best of the others.
+
+        Parameters
+        ----------
+        candidate
+            Its name.
+        queries
+            Texts to look at; ``None``: those that the router was fitted on and has
+            met since, whose contexts it keeps.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If the router has no such candidate.
+        NotFittedError
+            If the router was not fitted, or keeps no contexts and is given no
+            queries.
+        """
+        if candidate not in self._candidates:
+            raise UnknownCandidateError(candidate, self._candidates)
+        if not self.is_fitted:
+            raise NotFittedError("strengths need a fitted router: call fit first")
+        with self._lock:
+            names = tuple(self._candidates)
+            known = self._knowledge.context
+            if queries is None:
+                contexts = self._experience.replay.table(names).contexts
+        if queries is not None:
+            contexts = known.contexts(read(queries, self.encoder))
+        if not len(contexts):
+            raise NotFittedError(
+                "the router keeps no queries to show strengths on: pass some"
+            )
+        with self._lock:
+            quality = self._decider.quality_at(contexts)
+            quality = quality + self._experience.corrections(contexts, names)
+        return strengths_of(candidate, names, np.clip(quality, 0, 1), contexts, known)
 
     def _learned(
         self,

@@ -28,7 +28,12 @@ __all__ = [
 ]
 
 # All our choice.
-_PERIODS, _SHOWN, _DOMAINS, _BINS = 24, 7, 30, 10
+_PERIODS, _SHOWN, _DOMAINS, _BINS = 30, 7, 30, 10
+_HOUR, _DAY = 3_600.0, 86_400.0
+_LENGTHS = (
+    *(1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0),
+    *(_HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY),
+)
 _OTHERS = "all others"
 
 
@@ -202,8 +207,13 @@ def shares_over_time(traffic: Traffic) -> SharesOverTime | None:
     if not len(traffic):
         return None
     begin, end = float(traffic.at.min()), float(traffic.at.max())
-    n = _PERIODS if end > begin else 1
-    seconds = (end - begin) / n if end > begin else 1.0
+    least = (end - begin) / _PERIODS
+    # Whole days, hours or minutes; ages are counted in days.
+    seconds = next(
+        (float(p) for p in _LENGTHS if p >= least), math.ceil(least / _DAY) * _DAY
+    )
+    begin = begin // seconds * seconds
+    n = int((end - begin) // seconds) + 1
     period = np.minimum(((traffic.at - begin) / seconds).astype(np.intp), n - 1)
     totals = np.bincount(traffic.chosen, minlength=len(traffic.names))
     order = [i for i in np.argsort(-totals, kind="stable").tolist() if totals[i]]
