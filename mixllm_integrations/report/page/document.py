@@ -27,6 +27,7 @@ def document(report: Report, *, live: bool = False) -> str:
     policy = [
         "default-src 'none'",
         f"style-src '{_digest(style)}'",
+        "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
     ]

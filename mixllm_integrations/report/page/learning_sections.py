@@ -48,7 +48,10 @@ def calibration(report: Report) -> Element:
             "On the dashed line expectation and feedback agree; bars are 95 % "
             "intervals, larger dots hold more answers.",
         ),
-        parts.table("The same as numbers", heads, rows),
+        parts.folded(
+            "The same as numbers",
+            parts.table("Expected and observed quality by group", heads, rows),
+        ),
     )
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "cents",
     "empty",
     "figure",
+    "folded",
     "number",
     "paragraph",
     "per_thousand",
@@ -107,6 +108,19 @@ def figure(drawings: Iterable[Element], caption: str, *more: Content) -> Element
     return element(
         "figure", None, *drawings, *more, element("figcaption", None, caption)
     )
+
+
+def folded(title: str, content: Element) -> Element:
+    """Return something that is shown when asked for, and when printed.
+
+    Parameters
+    ----------
+    title
+        What to ask for.
+    content
+        What is shown then.
+    """
+    return element("details", None, element("summary", None, title), content)
 
 
 def table(

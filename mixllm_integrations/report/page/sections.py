@@ -210,7 +210,7 @@ def _sentences(found: Comparison) -> list[str]:
 
 
 def _signed(value: float) -> str:
-    return "–" if not math.isfinite(value) else f"{value:+.1%}"
+    return "–" if not math.isfinite(value) else f"{value:+,.1%}".replace("-", "−")
 
 
 def candidates(report: Report, series: Mapping[str, int]) -> Element:
@@ -307,7 +307,10 @@ def latency(report: Report, series: Mapping[str, int]) -> Element:
             charts.latency_chart(found, series, label),
             "Dot: median. Thick line: up to the 95th percentile, thin: up to the 99th.",
         ),
-        parts.table("Seconds until the whole answer was there", heads, rows),
+        parts.folded(
+            "The same as numbers",
+            parts.table("Seconds until the whole answer was there", heads, rows),
+        ),
     )
 
 
