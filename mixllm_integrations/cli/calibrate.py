@@ -40,8 +40,8 @@ _EXAMPLES = """
 
 Records that the router was fitted on are judged by fits without them.
 
-Exit codes: 0 the target is reached, 1 it is not (nothing is saved), 2 records or
-router cannot be used.
+Exit codes: 0 the target is reached, 1 it is not (nothing is saved),
+2 something cannot be used.
 """
 
 

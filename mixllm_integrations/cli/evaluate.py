@@ -31,11 +31,11 @@ _EXAMPLES = """
 
   mixllm evaluate held_out.jsonl --router ROUTER
 
-  mixllm evaluate held_out.jsonl -r ROUTER --at-least-quality 0.95 --at-most-cost 0.5
+  mixllm evaluate held_out.jsonl -r ROUTER --at-least-quality 0.95
 
   mixllm evaluate held_out.jsonl -r ROUTER --json > figures.json
 
-Exit codes: 0 evaluated, 1 a bound was missed, 2 records or router cannot be used.
+Exit codes: 0 evaluated, 1 a bound was missed, 2 something cannot be used.
 """
 
 
@@ -98,7 +98,7 @@ def _notes(found: "Judged") -> list[str]:
     if found.seen:
         notes.append(
             f"the router was fitted on {found.seen:,} of these {found.queries:,} "
-            "queries: its figures are too good; evaluate on records that it has not seen"
+            "queries: its figures are too good; evaluate on records it has not seen"
         )
     if found.incomplete:
         notes.append(

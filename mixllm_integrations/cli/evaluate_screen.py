@@ -33,13 +33,8 @@ def show_judged(console: Console, found: Judged) -> None:
     is_timed = any(math.isfinite(way.latency_seconds) for way in ways)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("who answers", overflow="fold", min_width=12)
-    heads = [
-        "quality",
-        "of the strongest",
-        "USD per\n1,000",
-        "of the strongest",
-        "share",
-    ]
+    heads = ["quality", "of the\nstrongest", "USD per\n1,000", "of the\nstrongest"]
+    heads.append("share")
     for head in heads + ["seconds"] * is_timed:
         table.add_column(head, justify="right", no_wrap=True)
     for way in ways:
@@ -71,10 +66,10 @@ def _cells(way: Way, found: Judged, *, is_timed: bool) -> list[str]:
     share = 1.0 if way is found.now else found.shares.get(way.name)
     cells = [
         way.name,
-        _span(way.quality, ".3f"),
-        _share(way.relative_quality),
+        f"{way.quality.value:.3f}",
+        _short(way.relative_quality),
         f"{_PER * way.cost.value:.3g}",
-        _share(way.relative_cost),
+        _short(way.relative_cost),
         "" if share is None else f"{share:.1%}",
     ]
     return cells + ([f"{way.latency_seconds:.2f}"] if is_timed else [])
@@ -94,7 +89,7 @@ def show_calibration(console: Console, found: Calibration, target: str) -> None:
     """
     reached = "reached" if found.target_reached else "NOT reached; the nearest is"
     console.print(
-        f"target {target} of {found.strongest}'s: {reached} λ = "
+        f"target {target} of {found.strongest}: {reached} λ = "
         f"{found.willingness_to_pay:.4g} USD per point of quality"
     )
     grid = Table.grid(padding=(0, 2))
@@ -118,6 +113,14 @@ def show_calibration(console: Console, found: Calibration, target: str) -> None:
     console.print(grid)
     note = f"{found.n_queries:,} queries; in brackets: 95 % intervals over them."
     console.print(note, style="dim")
+
+
+def _short(found: Interval) -> str:
+    """Return a share with its interval, in little room."""
+    value = f"{found.value:.1%}"
+    if math.isnan(found.low) or found.low == found.high:
+        return value
+    return f"{value} ({100 * found.low:.1f}–{100 * found.high:.1f})"
 
 
 def _share(found: Interval) -> str:

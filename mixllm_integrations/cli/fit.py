@@ -41,12 +41,12 @@ _EXAMPLES = """
 
   mixllm fit sqlite:///mixllm.db --router ROUTER -o ROUTER2
 
-Without --candidates both prices of each candidate are estimated from the recorded
-tokens and costs. A log holds no prompts but what the router read in them: it teaches
-the router that decided, or one with the same contexts.
+Without --candidates both prices of each candidate are estimated from the
+recorded tokens and costs. A log holds no prompts, but what the router read in
+them: it teaches the router that decided, or one with the same contexts.
 
-Exit codes: 0 fitted and saved, 1 saved, but a target is not reached, 2 something
-cannot be used (nothing is saved).
+Exit codes: 0 fitted and saved, 1 saved, but a target is not reached,
+2 something cannot be used (nothing is saved).
 """
 
 

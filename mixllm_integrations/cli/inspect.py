@@ -40,8 +40,8 @@ _EXAMPLES = """
 
   mixllm inspect labels.jsonl --candidate small --router ROUTER
 
-With --router the first argument is a prompt ("-": read it from standard input), or
-records if --candidate is given, too; without it, it is an event log.
+With --router the first argument is a prompt ("-": read it from standard
+input), or records if --candidate is given, too; else it is an event log.
 
 Exit codes: 0 shown, 2 something cannot be used.
 """

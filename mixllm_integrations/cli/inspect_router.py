@@ -134,7 +134,7 @@ def _show_strengths(console: Console, found: "Strengths") -> None:
     overall = found.overall
     console.print(
         f"{found.candidate}: quality {overall.quality:.3f} expected on "
-        f"{overall.queries:,} queries, nobody better on {overall.best_share:.1%}",
+        f"{overall.queries:,} queries, rank {overall.rank}",
         markup=False,
     )
     for title, rows in (("by domain", found.domains), ("by form", found.forms)):
@@ -148,7 +148,7 @@ def _table(title: str, rows: "Sequence[Strength]") -> Table:
     for head in ("queries", "quality", "ahead by"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("of the best other one", overflow="fold")
-    table.add_column("nobody better", justify="right", no_wrap=True)
+    table.add_column("rank", justify="right", no_wrap=True)
     for row in rows:
         rival = "-"
         if row.rival is not None:
@@ -159,7 +159,7 @@ def _table(title: str, rows: "Sequence[Strength]") -> Table:
             f"{row.quality:.3f}",
             f"{row.ahead:+.3f}",
             rival,
-            f"{row.best_share:.1%}",
+            str(row.rank),
             style="green" if row.ahead > 0 else None,
         )
     return table

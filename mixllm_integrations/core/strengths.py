@@ -42,8 +42,8 @@ class Strength:
     rival, rival_quality
         Who of the others does best on the whole group, and its quality; ``None``
         without others.
-    best_share
-        Share of the queries on which nobody is expected to be better.
+    rank
+        Its place among all by mean quality; 1 is the best.
     """
 
     kind: Literal["all", "domain", "form"]
@@ -52,7 +52,7 @@ class Strength:
     quality: float
     rival: str | None
     rival_quality: float | None
-    best_share: float
+    rank: int
 
     @property
     def ahead(self) -> float:
@@ -118,7 +118,7 @@ def strengths_of(
             float(means[column]),
             None if rival is None else names[rival],
             None if rival is None else float(means[rival]),
-            float((mine[:, column] >= mine.max(axis=1)).mean()),
+            1 + int((means > means[column]).sum()),
         )
 
     found = [of(kind, name, rows) for kind, name, rows in _groups(model, contexts)]

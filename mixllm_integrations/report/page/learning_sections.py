@@ -106,7 +106,7 @@ def exploration(report: Report) -> Element:
             "decisions to learn",
             f"{found.decisions:,}",
             f"{found.decisions / total.decisions:.1%} of all; "
-            f"{found.randomised:.1%} of all were left to chance",
+            f"{found.randomised:.1%} of all might have gone elsewhere by chance",
         ),
         parts.card("they cost", parts.usd(found.cost), f"{share:.1%} of all; {extra}"),
         parts.card(
