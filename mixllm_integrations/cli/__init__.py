@@ -18,6 +18,7 @@ from mixllm_integrations.core.errors import ConfigurationError, MixLLMError
 __all__ = ["app", "main"]
 
 _LAZY = {
+    "collect": "mixllm_integrations.cli.collect",
     "inspect": "mixllm_integrations.cli.inspect",
     "benchmark": "mixllm_integrations.benchmark.commands",
 }
