@@ -11,7 +11,6 @@ import csv
 import gzip
 import json
 import math
-import tomllib
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from mixllm_integrations.benchmark.routerbench import read_routerbench
 from mixllm_integrations.benchmark.table import BenchmarkTable, estimate_prices
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import Candidate, RoutingRecord
+from mixllm_integrations.serving.candidates_file import read_candidates_file
 
 __all__ = [
     "LIST_PRICES",
@@ -185,35 +185,15 @@ def load_candidates(path: str | Path) -> tuple[Candidate, ...]:
     Parameters
     ----------
     path
-        In toml one ``[[candidates]]`` table each, in json a list of objects or
-        an object with the list ``candidates``; the keys are the parameters of
-        `Candidate`.
+        As `mixllm_integrations.serving.candidates_file` describes it; the
+        models need not be reachable.
 
     Raises
     ------
     ConfigurationError
-        If the file cannot be read, or an entry is no candidate.
+        If the file cannot be read, or an entry is no candidate, with a price.
     """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"{file} cannot be read as {file.suffix or 'toml'}: {type(error).__name__}"
-        ) from error
-    entries = found.get("candidates") if isinstance(found, Mapping) else found
-    if not isinstance(entries, list) or not entries:
-        raise ConfigurationError(f"{file.name} holds no list named 'candidates'")
-    candidates = []
-    for number, entry in enumerate(entries, start=1):
-        try:
-            candidates.append(Candidate(**entry))
-        except (TypeError, ConfigurationError) as error:
-            raise ConfigurationError(
-                f"{file.name}, candidate {number}: {error}"
-            ) from error
-    return tuple(candidates)
+    return read_candidates_file(path).facts()
 
 
 def pool_names(pool: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from mixllm_integrations.core.errors import ConfigurationError, MixLLMError
 __all__ = ["app", "main"]
 
 _LAZY = {
+    "collect": "mixllm_integrations.cli.collect",
     "fit": "mixllm_integrations.cli.fit",
     "evaluate": "mixllm_integrations.cli.evaluate",
     "calibrate": "mixllm_integrations.cli.calibrate",

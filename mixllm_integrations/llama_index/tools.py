@@ -21,6 +21,7 @@ from llama_index.core.tools.types import BaseTool
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import Requirement
 from mixllm_integrations.llama_index.calls import Calls
+from mixllm_integrations.llama_index.configured import FromConfig
 from mixllm_integrations.llama_index.messages import (
     QueryFrom,
     Request,
@@ -32,7 +33,7 @@ from mixllm_integrations.serving import record_of
 __all__ = ["ToolCallingLLM"]
 
 
-class ToolCallingLLM(FunctionCallingLLM):
+class ToolCallingLLM(FromConfig, FunctionCallingLLM):
     """What `MixLLM` does with tools: only candidates that call tools compete.
 
     As long as a conversation ends with the results of tools, the candidate
