@@ -24,7 +24,7 @@ from mixllm_integrations.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
-    from mixllm_integrations.core.types import Calibration, Candidate, RoutingRecord
+    from mixllm_integrations.core.types import Calibration, RoutingRecord
 
 __all__ = ["app", "fit"]
 
@@ -52,8 +52,8 @@ Exit codes: 0 fitted and saved, 1 saved, but a target is not reached,
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    predictor: str
-    seed: int
+    predictor: str | None
+    seed: int | None
     willingness_to_pay: float | None
     quality_target: float | None
     cost_target: float | None
@@ -87,9 +87,13 @@ def fit(
         ),
     ] = None,
     predictor: Annotated[
-        str,
-        typer.Option("--predictor", help="auto, ridge, forest, knn, mlp or ensemble."),
-    ] = "auto",
+        str | None,
+        typer.Option(
+            "--predictor",
+            help="auto (the default), ridge, forest, knn, mlp or ensemble.",
+            show_default=False,
+        ),
+    ] = None,
     willingness_to_pay: Annotated[
         float | None,
         typer.Option(
@@ -115,7 +119,12 @@ def fit(
             help="Calibrate to this share of its cost.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of all that is drawn.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", help="Of all that is drawn; else 0.", show_default=False
+        ),
+    ] = None,
     json_wanted: JsonFlag = False,
     skip_bad_rows: SkipOption = False,
 ) -> None:
@@ -202,18 +211,27 @@ def _start(
             if candidate.name not in known:
                 start.add_candidate(candidate)
         return start, False
+    settings = {"predictor": wanted.predictor, "seed": wanted.seed}
     if candidates is not None:
-        priced: list[Candidate] = list(read_candidates(candidates))
-    else:
-        priced = estimate_prices(records)
-    start = Router(priced, predictor=wanted.predictor, seed=wanted.seed)
-    return start, candidates is None
+        return _configured(candidates, settings), False
+    told: dict[str, Any] = {k: v for k, v in settings.items() if v is not None}
+    return Router(estimate_prices(records), **told), True
+
+
+def _configured(file: Path, settings: dict[str, Any]) -> "Router":
+    """Return a new router as a file of candidates has it, with some other settings."""
+    from mixllm_integrations.core.router import Router
+    from mixllm_integrations.serving.candidates_file import read_candidates_file
+
+    said = read_candidates_file(file)
+    told = said.router.model_dump(exclude_none=True, exclude={"state"})
+    told |= {name: value for name, value in settings.items() if value is not None}
+    return Router(said.facts(), **told)
 
 
 def _from_log(
     url: str, candidates: Path | None, router: Path | None, wanted: _Wanted
 ) -> _Learned:
-    from mixllm_integrations.core.router import Router
     from mixllm_integrations.serving.following import Follower
     from mixllm_integrations.store import SharedStore
 
@@ -225,7 +243,9 @@ def _from_log(
     if router is not None:
         start = load_router(router)
     elif candidates is not None:
-        start = Router(read_candidates(candidates), seed=wanted.seed)
+        start = _configured(
+            candidates, {"predictor": wanted.predictor, "seed": wanted.seed}
+        )
     else:
         raise ConfigurationError(
             "a log names its candidates, but not their prices: pass the router that "
