@@ -62,6 +62,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - how Typer calls it
 
 @app.callback()
 def _options(
+    context: typer.Context,
     *,
     version: Annotated[
         bool,
@@ -72,8 +73,26 @@ def _options(
             help="Print the version and leave.",
         ),
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            help="Log what is done to standard error; -vv: everything.",
+        ),
+    ] = 0,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log one JSON object a line.")
+    ] = False,
 ) -> None:
     """Send each prompt to the cheapest of your models that will answer it well."""
+    del version  # its callback has seen to it
+    if verbose or log_json:
+        from mixllm_integrations.cli.logs import log_to_stderr, unlog
+
+        handler = log_to_stderr(verbose, as_json=log_json)
+        context.call_on_close(lambda: unlog(handler))
 
 
 @app.command()

@@ -98,7 +98,8 @@ def at_work(what: str) -> Iterator[Progress]:
     what
         What is done, in words.
     """
-    console = Console(stderr=True)
+    console, log = Console(stderr=True), logging.getLogger("mixllm_integrations")
+    is_shown = console.is_terminal and not log.handlers  # -v says it in lines
     progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -106,14 +107,15 @@ def at_work(what: str) -> Iterator[Progress]:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not is_shown,
     )
     task = progress.add_task(what, total=None)
-    said, log = _Beside(progress, task, what), logging.getLogger("mixllm_integrations")
-    level = log.level
+    if not is_shown:
+        yield progress
+        return
+    said, level = _Beside(progress, task, what), log.level
     log.addHandler(said)
-    if console.is_terminal and log.getEffectiveLevel() > logging.INFO:
-        log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO)
     try:
         with progress:
             yield progress

@@ -330,9 +330,11 @@ def exploration(traffic: Traffic) -> Exploration:
     made = traffic.explored
     extra = _net_of_all(traffic)
     rows = np.flatnonzero(made & np.isfinite(extra).any(axis=1))
-    greedy = np.nan_to_num(extra[rows], nan=-np.inf).argmax(axis=1)
-    cost = traffic.scores["cost"]
-    more = cost[rows, traffic.chosen[rows]] - cost[rows, greedy]
+    more = np.zeros(0)
+    if len(rows):
+        greedy = np.nan_to_num(extra[rows], nan=-np.inf).argmax(axis=1)
+        cost = traffic.scores["cost"]
+        more = cost[rows, traffic.chosen[rows]] - cost[rows, greedy]
     return Exploration(
         decisions=int(made.sum()),
         cost=float(np.nansum(traffic.cost[made])),

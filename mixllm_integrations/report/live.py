@@ -98,6 +98,11 @@ class _Server(ThreadingHTTPServer):
         self.page = page
         super().__init__((_HOST, port), _Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say it to the log: a browser that goes away is nothing to see."""
+        del request, client_address
+        _log.debug("a connection has broken", exc_info=True)
+
 
 def serve(page: LivePage, *, port: int, ready: Callable[[str], None]) -> None:
     """Serve a page to this machine until Ctrl-C.
