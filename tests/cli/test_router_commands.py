@@ -17,9 +17,7 @@ def files(small_world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     small_world.write_records(folder / "train.jsonl", small_world.train)
     small_world.write_records(folder / "held_out.jsonl", small_world.held_out)
-    small_world.write_log(
-        f"sqlite:///{folder}/log.db", n=120, folder=folder / "router"
-    )
+    small_world.write_log(f"sqlite:///{folder}/log.db", n=120, folder=folder / "router")
     lines = ["[router]", 'predictor = "ridge"', "willingness_to_pay = 0.02", "seed = 4"]
     for one in small_world.candidates:
         lines += [
@@ -104,7 +102,9 @@ def test_a_target_that_is_missed_is_exit_code_1_and_saved_nearest(
     assert (tmp_path / "out").is_dir()
 
 
-def test_a_newcomer_is_fitted_into_a_router(mixllm, files, small_world, router, tmp_path):
+def test_a_newcomer_is_fitted_into_a_router(
+    mixllm, files, small_world, router, tmp_path
+):
     newcomer = [r for r in small_world.train if r.candidate == "small"][:60]
     records = [
         type(r)(r.query, "new", r.quality, r.input_tokens, r.output_tokens, r.cost)
@@ -341,7 +341,10 @@ def test_who_is_alone_has_no_rival(mixllm, tmp_path, small_world):
         (["inspect", "--router", "{}/router"], "pass the prompt"),
         (["inspect", "--candidate", "small"], "pass --router FOLDER"),
         (["inspect", "--candidate", "huge", "-r", "{}/router"], "'huge'"),
-        (["inspect", "hello", "-r", "{}/router", "--since", "7d"], "--since is of a log"),
+        (
+            ["inspect", "hello", "-r", "{}/router", "--since", "7d"],
+            "--since is of a log",
+        ),
     ],
 )
 def test_an_error_is_one_line_with_its_remedy_and_exit_code_2(

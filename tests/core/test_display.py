@@ -29,7 +29,10 @@ class Reader(HTMLParser):
 
 
 def decision(name="<script>alert(1)</script>"):
-    scores = {name: Prediction(0.8, 120.0, 0.002, score=0.6), "b": Prediction(0.5, 9, 0)}
+    scores = {
+        name: Prediction(0.8, 120.0, 0.002, score=0.6),
+        "b": Prediction(0.5, 9, 0),
+    }
     return Decision("d1", name, MappingProxyType(scores), 0.01)
 
 

@@ -39,7 +39,9 @@ def test_queries_may_be_given(small_world):
 
 def test_groups_of_form_are_told_apart(small_world):
     queries = ["may a tenant leave"] * 15 + ["how much is 3 times 4"] * 15
-    forms = {row.name: row for row in small_world.router.strengths("small", queries).forms}
+    forms = {
+        row.name: row for row in small_world.router.strengths("small", queries).forms
+    }
     assert forms["with numbers"].queries == 15
 
 
@@ -56,8 +58,14 @@ def test_a_rank_is_counted_from_the_best():
 
 def test_who_is_alone_is_ahead_of_nobody():
     contexts = np.ones((2, 5))
-    found = strengths_of("a", ["a"], contexts[:, :1], contexts, ContextModel.unfitted(4))
-    assert (found.overall.rival, found.overall.ahead, found.overall.rank) == (None, 0, 1)
+    found = strengths_of(
+        "a", ["a"], contexts[:, :1], contexts, ContextModel.unfitted(4)
+    )
+    assert (found.overall.rival, found.overall.ahead, found.overall.rank) == (
+        None,
+        0,
+        1,
+    )
 
 
 def test_an_unknown_candidate_is_told_with_those_that_are_known(small_world):

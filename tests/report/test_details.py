@@ -204,13 +204,21 @@ def test_so_many_are_told_the_worst_first(book):
 def test_alarms_are_told_in_words_those_beside_the_first_too(book):
     book.decide("d")
     told = {"candidate": "small", "quantity": "quality", "change": -0.314}
-    other = {"candidate": "large", "quantity": "latency", "change": 2, "n_observations": 9}
+    other = {
+        "candidate": "large",
+        "quantity": "latency",
+        "change": 2,
+        "n_observations": 9,
+    }
     book.write("drift", "d", {**told, "n_observations": 42, "also": [other]})
     book.write("drift", "d", {"candidate": "small", "quantity": "quality"})
     traffic = read_traffic(book)
     assert [(a.candidate, a.text) for a in traffic.alarms] == [
         ("small", "quality fell by about 0.31 over its last 42 answers"),
-        ("large", "latency rose to about 2.00 times what it was over its last 9 answers"),
+        (
+            "large",
+            "latency rose to about 2.00 times what it was over its last 9 answers",
+        ),
         ("small", "it has changed"),
     ]
     assert traffic.drifts == {"small": 2, "large": 1}

@@ -31,7 +31,9 @@ class Served:
         ready = threading.Event()
 
         def run():
-            serve(page, port=0, ready=lambda at: (self.addresses.append(at), ready.set()))
+            serve(
+                page, port=0, ready=lambda at: (self.addresses.append(at), ready.set())
+            )
 
         self.thread = threading.Thread(target=run)
         self.thread.start()

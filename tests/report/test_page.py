@@ -294,7 +294,9 @@ def contrast(one, other):
 
     def light(colour):
         parts = [int(n) / 255 for n in re.findall(r"\d+", colour)[:3]]
-        linear = [c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        linear = [
+            c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in parts
+        ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     low, high = sorted((light(one), light(other)))
@@ -340,7 +342,13 @@ def test_ticks_are_round():
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(1234.5, "1,234"), (0.5, "0.5"), (0.00002, "2.0e-05"), (0.0, "0"), (math.nan, "–")],
+    [
+        (1234.5, "1,234"),
+        (0.5, "0.5"),
+        (0.00002, "2.0e-05"),
+        (0.0, "0"),
+        (math.nan, "–"),
+    ],
 )
 def test_money_has_the_digits_that_matter(value, told):
     assert money(value) == told
