@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +13,7 @@ __all__ = ["LivePage", "serve"]
 
 _log = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
+_REST = 4.0  # times as long as the last page took, none is made (our choice)
 _IDLE_SECONDS = 2.0  # a connection that says nothing is given up
 
 
@@ -23,10 +26,19 @@ class LivePage:
         Returns the page.
     news
         Returns what changes when there is news, such as the last event's place.
+    clock
+        Seconds; a page that took long to make is not made anew at once.
     """
 
-    def __init__(self, make: Callable[[], str], news: Callable[[], object]) -> None:
-        self._make, self._news = make, news
+    def __init__(
+        self,
+        make: Callable[[], str],
+        news: Callable[[], object],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make, self._news, self._clock = make, news, clock
+        self._not_before = -math.inf
         self._lock = threading.Lock()
         self._seen: object = object()
         self._page, self._tag = b"", ""
@@ -34,9 +46,11 @@ class LivePage:
     def current(self) -> tuple[bytes, str]:
         """Return the page, and a tag that is another one for another page."""
         with self._lock:
-            now = self._news()
-            if now != self._seen:
+            now, began = self._news(), self._clock()
+            if now != self._seen and began >= self._not_before:
                 self._page = self._make().encode("utf-8", "replace")
+                done = self._clock()
+                self._not_before = done + _REST * (done - began)
                 self._tag = f'"{hashlib.sha256(repr(now).encode()).hexdigest()[:20]}"'
                 self._seen = now
             return self._page, self._tag

@@ -6,6 +6,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.display import notebook_table
 from mixllm_integrations.report.traffic import Traffic
 
 __all__ = ["CandidateOverview", "Overview", "overview"]
@@ -88,6 +89,25 @@ class Overview:
     replayable: int
     unmatched: int
     unreadable: int
+
+    def _repr_html_(self) -> str:
+        ends = [f"{at:%F %H:%M}" for at in (self.first, self.last) if at is not None]
+        caption = f"{self.total.decisions:,} decisions {' to '.join(ends)}".strip()
+        heads = ("candidate", "decisions", "share", "expected", "feedback", "USD")
+        rows = [
+            (
+                row.name,
+                f"{row.decisions:,}",
+                f"{row.share:.1%}",
+                "–"
+                if row.predicted_quality is None
+                else f"{row.predicted_quality:.3f}",
+                "–" if row.reward is None else f"{row.reward:.3f} ({row.feedback:,})",
+                f"{row.cost:.4g}",
+            )
+            for row in (*self.candidates, self.total)
+        ]
+        return notebook_table(caption, heads, rows)
 
 
 def overview(traffic: Traffic) -> Overview:

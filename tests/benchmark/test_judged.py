@@ -6,8 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixllm_integrations import BatchPrediction, Candidate, ConfigurationError
-from mixllm_integrations import RoutingRecord
+from mixllm_integrations import (
+    BatchPrediction,
+    Candidate,
+    ConfigurationError,
+    RoutingRecord,
+)
 from mixllm_integrations.benchmark.judged import judge_router
 
 

@@ -147,4 +147,4 @@ def test_a_script_for_the_shell_can_be_had(mixllm):
     known = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     run = mixllm("--show-completion", "bash", **known)
     assert run.returncode == 0, run.stderr
-    assert "_MIXLLM_COMPLETE=complete_bash" in run.stdout
+    assert "COMPLETE=complete_bash" in run.stdout

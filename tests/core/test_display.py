@@ -55,7 +55,16 @@ def test_a_candidate_called_like_a_tag_is_text():
 
 def test_a_calibration_shows_its_value_and_intervals():
     found = Calibration(
-        0.02, 0.7, 0.001, 0.971, 0.25, (0.95, 0.99), (0.2, 0.3), "<b>", 400, True
+        0.02,
+        0.7,
+        0.001,
+        0.971,
+        0.25,
+        (0.95, 0.99),
+        (0.2, 0.3),
+        "<b>",
+        400,
+        target_reached=True,
     )
     read = Reader(found._repr_html_())
     assert "b" not in read.tags
@@ -64,7 +73,9 @@ def test_a_calibration_shows_its_value_and_intervals():
 
 
 def test_a_missed_target_is_said():
-    found = Calibration(1, 1, 1, 0.9, 0.9, (0.8, 1), (0.8, 1), "a", 40, False)
+    found = Calibration(
+        1, 1, 1, 0.9, 0.9, (0.8, 1), (0.8, 1), "a", 40, target_reached=False
+    )
     assert "target NOT reached" in found._repr_html_()
 
 

@@ -4,11 +4,13 @@ And a browser that is spoken to through pipes, so that no test needs a network.
 """
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -89,6 +91,11 @@ def book():
     return LogBook()
 
 
+AT_3_AND_4 = (
+    "import os, sys; ends = map(int, sys.argv[1:3]); "
+    "[os.dup2(end, place) for place, end in enumerate(ends, 3)]; "
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE_SECONDS = 60.0
 
@@ -99,15 +106,14 @@ class Browser:
     def __init__(self, program, folder):
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-
-        def wire():
-            # Where they are now may be where one of them has to be.
-            one, other = os.dup(to_browser), os.dup(from_browser)
-            os.dup2(one, 3)
-            os.dup2(other, 4)
-
+        # Out of the way of 3 and 4, where the browser looks for them.
+        ends = [
+            fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser)
+        ]
+        shim = [sys.executable, "-c", AT_3_AND_4, *map(str, ends)]
         self._process = subprocess.Popen(
             [
+                *shim,
                 program,
                 "--headless=new",
                 "--no-sandbox",
@@ -122,9 +128,10 @@ class Browser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=wire,
-            close_fds=False,
+            pass_fds=ends,
         )
+        for end in ends:
+            os.close(end)
         os.close(to_browser)
         os.close(from_browser)
         self._rest, self._number, self.events = b"", 0, []

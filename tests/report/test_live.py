@@ -11,6 +11,7 @@ from mixllm_integrations.report import live
 from mixllm_integrations.report.full import make_report
 from mixllm_integrations.report.live import LivePage, serve
 from mixllm_integrations.report.traffic import read_traffic
+from mixllm_integrations.testing import ManualClock
 
 pytestmark = pytest.mark.network
 
@@ -88,6 +89,26 @@ def test_the_page_is_made_once_while_there_is_no_news(served, made):
     other, page = served.ask(If_None_Match=first.headers["ETag"])
     assert (other.status, page) == (200, b"<p>page 2</p>")
     assert other.headers["ETag"] != first.headers["ETag"]
+
+
+def test_a_page_that_takes_long_is_not_made_at_once_again():
+    clock = ManualClock()
+    news, made = [1], []
+
+    def make():
+        made.append(news[0])
+        clock.advance(2.0)
+        return "page"
+
+    page = LivePage(make, lambda: news[0], clock=clock)
+    page.current()
+    news[0] = 2
+    clock.advance(7.9)  # of four times two seconds
+    page.current()
+    assert made == [1]
+    clock.advance(0.2)
+    page.current()
+    assert made == [1, 2]
 
 
 def test_a_head_has_no_page(served):
