@@ -99,10 +99,8 @@ class Overview:
                 row.name,
                 f"{row.decisions:,}",
                 f"{row.share:.1%}",
-                "–"
-                if row.predicted_quality is None
-                else f"{row.predicted_quality:.3f}",
-                "–" if row.reward is None else f"{row.reward:.3f} ({row.feedback:,})",
+                _or_dash(row.predicted_quality),
+                f"{_or_dash(row.reward)} ({row.feedback:,})",
                 f"{row.cost:.4g}",
             )
             for row in (*self.candidates, self.total)
@@ -139,6 +137,10 @@ def overview(traffic: Traffic) -> Overview:
         unmatched=traffic.unmatched,
         unreadable=traffic.unreadable,
     )
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _of(

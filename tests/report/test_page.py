@@ -1,4 +1,4 @@
-"""The page: all sections, nothing from outside, nothing that breaks out of its place."""
+"""The page: all sections, nothing from outside, nothing that breaks out."""
 
 import json
 import math
