@@ -201,8 +201,8 @@ def _import_only(
     log = read_prompts(prompts, skip_bad_rows=skip_bad_rows)
     if not log.records:
         raise ConfigurationError(
-            f"{prompts.name} holds {len(log.items)} prompts, but no answer with a model "
-            "and a grade: pass --candidates to have them answered and graded"
+            f"{prompts.name} holds {len(log.items)} prompts, but no answer with a "
+            "model and a grade: pass --candidates to have them answered and graded"
         )
     with RecordsFile(out) as file:
         written = import_calls(log.calls, file)
