@@ -48,7 +48,7 @@ with TemporaryDirectory() as folder:
         print(f"all of it: about {labelling.estimate().cost:.4f} USD")
     settings = {"scorer": grade, "adaptive": Adaptive(half_width=0.1)}
     settings["max_output_tokens"] = 100
-    first = collect(SUMS + PROOFS, pool, out, max_cost=0.003, **settings)
+    first = collect(SUMS + PROOFS, pool, out, max_cost=0.0012, **settings)
     print(
         f"{first.written} answers, {first.spent:.4f} USD, limit {first.limit_reached}"
     )

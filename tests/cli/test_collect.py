@@ -204,11 +204,11 @@ def test_a_judge_outside_the_file_needs_a_known_price(mixllm, folder):
 
 
 def test_adaptive_asks_less(mixllm, folder):
-    rows = [{"prompt": f"{n} times 1?", "reference": "2"} for n in range(120)]
+    rows = [{"prompt": f"{n} times 1?", "reference": "2"} for n in range(60)]
     (folder / "prompts.jsonl").write_text(
         "\n".join(map(json.dumps, rows)), encoding="utf-8"
     )
-    done = mixllm(*ARGUMENTS, "--adaptive", "0.2")
+    done = mixllm(*ARGUMENTS, "--adaptive", "0.25")
     assert (done.returncode, "were not needed" in done.stderr) == (0, True)
 
 

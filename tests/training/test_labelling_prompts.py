@@ -139,15 +139,15 @@ def test_a_table_gives_prompts_and_graded_answers(tmp_path):
     file = tmp_path / "log.csv"
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
-        writer.writerow(["prompt", "model", "quality", "output_tokens", "tags", "x"])
-        writer.writerow(["one", "small", "up", "3", "a;b", ""])
-        writer.writerow(['[{"role": "user", "content": "two"}]', "", "", "", "", ""])
-        writer.writerow(["[{ is no JSON", "large", "", "", "", ""])
+        usage = '{"usage": {"prompt_tokens": 5}}'
+        messages = '[{"role": "user", "content": "two"}]'
+        writer.writerow(["prompt", "model", "quality", "cost", "tags", "response"])
+        writer.writerow(["one", "small", "up", "-3", "a;b", usage])
+        writer.writerow([messages, "", "", "", "", ""])
+        writer.writerow(["[{ is no JSON", "large", "", "", "", "{"])
     log = read_prompts(file)
     assert [item.query for item in log.items] == ["one", "two", "[{ is no JSON"]
-    assert log.records == (
-        RoutingRecord("one", "small", 1.0, output_tokens=3, tags=("a", "b")),
-    )
+    assert log.records == (RoutingRecord("one", "small", 1.0, 5, tags=("a", "b")),)
 
 
 @pytest.mark.parametrize(

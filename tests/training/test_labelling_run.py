@@ -9,6 +9,7 @@ from mixllm_integrations import (
     Candidate,
     CandidateModel,
     ConfigurationError,
+    StateFormatError,
     UnknownCandidateError,
 )
 from mixllm_integrations.benchmark.datasets import load_records
@@ -214,6 +215,8 @@ def test_the_estimate_says_what_is_left_and_what_it_will_cost(out):
     with Labelling(SUMS, [small, large], out) as labelling:
         after = labelling.estimate()
         assert after.answers == {"small": 3, "large": 6}
+        # The small one's answers were 10 tokens long, not 300.
+        assert after.costs["small"] == pytest.approx(3 * 10e-5, rel=0.2)
         assert after.spent == pytest.approx(3 * 200e-6)
         assert after.cost == pytest.approx(sum(after.costs.values()))
 
@@ -366,10 +369,10 @@ def many(count):
 def test_adaptive_labelling_stops_when_the_means_are_known(out):
     small, large = model("small", answers=["0"]), model("large")
     rule = Adaptive(half_width=0.12, first=25, step=10)
-    found = collect(many(200), [small, large], out, adaptive=rule)
+    found = collect(many(150), [small, large], out, adaptive=rule)
     assert found.is_complete
-    assert 25 <= calls(small) < 150
-    assert found.not_asked == 400 - found.written > 0
+    assert 25 <= calls(small) < 120
+    assert found.not_asked == 300 - found.written > 0
     # `small` is right for 0 + 0 alone, so both means are nearly certain.
     assert all(c.half_width <= 0.12 for c in found.candidates.values())
 
@@ -410,6 +413,22 @@ def test_the_interval_is_that_of_a_finite_sample():
 def test_a_rule_that_cannot_be_used_is_told_of(wrong):
     with pytest.raises(ConfigurationError):
         Adaptive(**wrong)
+
+
+def test_a_workbook_that_breaks_ends_the_run(out):
+    small = model("small")
+    with Labelling(SUMS, [small], out) as labelling:
+        labelling._workbook._database.execute("DROP TABLE paid")
+        with pytest.raises(ExceptionGroup) as caught:
+            labelling.collect()
+    assert caught.group_contains(StateFormatError)
+
+
+def test_records_of_something_else_let_go_of_the_workbook(out):
+    out.write_text("{}\n", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="was not written"):
+            Labelling(SUMS, [model("small")], out)
 
 
 def test_the_bar_shows_what_was_spent(out, capsys):
