@@ -17,6 +17,7 @@ __all__ = ["INCOMPLETE", "LIMIT_REACHED", "app", "collect"]
 #: Exit codes beside 0 and 2, which is an error before anything was asked.
 INCOMPLETE, LIMIT_REACHED = 3, 4
 
+_INTERRUPTED = 130  # as a shell says it
 _SHOWN_FAILURES = 20
 
 app = typer.Typer(
@@ -179,16 +180,27 @@ def collect(
             return
         _show_estimate(estimate, labelling, max_cost, as_json=False)
         _confirm(estimate, given=yes)
-        try:
-            found = labelling.collect()
-        except KeyboardInterrupt:
-            typer.echo("stopped; the same command goes on", err=True)
-            raise typer.Exit(130) from None
-    _show(found, as_json=json_wanted)
+        code = _run(labelling, as_json=json_wanted)
+    raise typer.Exit(code)
+
+
+def _run(labelling: "Labelling", *, as_json: bool) -> int:
+    """Do it, show what came of it, and return the exit code."""
+    found = _collected(labelling)
+    if found is None:
+        typer.echo("stopped; the same command goes on", err=True)
+        return _INTERRUPTED
+    _show(found, as_json=as_json)
     if found.limit_reached:
-        raise typer.Exit(LIMIT_REACHED)
-    if found.failures:
-        raise typer.Exit(INCOMPLETE)
+        return LIMIT_REACHED
+    return INCOMPLETE if found.failures else 0
+
+
+def _collected(labelling: "Labelling") -> "Collection | None":
+    try:
+        return labelling.collect()
+    except KeyboardInterrupt:
+        return None
 
 
 def _import_only(
@@ -201,8 +213,8 @@ def _import_only(
     log = read_prompts(prompts, skip_bad_rows=skip_bad_rows)
     if not log.records:
         raise ConfigurationError(
-            f"{prompts.name} holds {len(log.items)} prompts, but no answer with a model "
-            "and a grade: pass --candidates to have them answered and graded"
+            f"{prompts.name} holds {len(log.items)} prompts, but no answer with a "
+            "model and a grade: pass --candidates to have them answered and graded"
         )
     with RecordsFile(out) as file:
         written = import_calls(log.calls, file)

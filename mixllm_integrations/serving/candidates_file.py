@@ -114,11 +114,6 @@ class CandidatesFile(CandidatesTables):
     _file: Path = Path("candidates.toml")
     _text: str | None = None
 
-    @property
-    def file(self) -> Path:
-        """Where it was read."""
-        return self._file
-
     def error(self, problem: str, *path: str | int) -> CandidatesFileError:
         """Return an error that names a place in this file.
 
@@ -290,8 +285,6 @@ def _refused(
     path = tuple(first["loc"])
     if first["type"] == "extra_forbidden":
         problem = _unknown(path)
-    elif first["type"] == "missing":
-        problem = "is missing"
     else:
         said = str(first["msg"]).removeprefix("Value error, ")
         problem = f"is wrong: {said[:1].lower()}{said[1:]}"

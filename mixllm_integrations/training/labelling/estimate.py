@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mixllm_integrations.core.types import RoutingRecord
 from mixllm_integrations.training.labelling.asking import Asked
 from mixllm_integrations.training.labelling.prompts import PromptItem
 from mixllm_integrations.training.labelling.workbook import Workbook
@@ -53,11 +54,9 @@ def estimated(
     judge: Asked | None,
     calls_to_judge: Mapping[str, int],
     workbook: Workbook,
+    records: Sequence[RoutingRecord] = (),
 ) -> Estimate:
     """Return what it will cost to answer and to grade.
-
-    Lengths of answers are the mean of those in the workbook, 300 tokens where
-    there is none.
 
     Parameters
     ----------
@@ -69,23 +68,18 @@ def estimated(
         How many verdicts each answer takes, by digest of the prompt.
     workbook
         What was paid for before.
+    records
+        What is known: answers are taken to be as long as those were on average;
+        300 tokens where there is none.
     """
+    lengths = _lengths(records)
     answers: dict[str, int] = {}
     costs: dict[str, float] = {}
-    lengths: dict[str, float] = {}
-    tokens: dict[str, int] = {}
     grades, judge_cost = 0, 0.0
-    known = [workbook.get(asked.digest(item)) for item, asked in units]
-    for (_, asked), paid in zip(units, known, strict=True):
-        if paid is not None:
-            told, count = lengths.get(asked.name, 0.0), tokens.get(asked.name, 0)
-            lengths[asked.name] = told + float(paid.value["output_tokens"])
-            tokens[asked.name] = count + 1
-    for (item, asked), paid in zip(units, known, strict=True):
-        seen = tokens.get(asked.name, 0)
-        length = lengths[asked.name] / seen if seen else _ANSWER_TOKENS
+    for item, asked in units:
+        length = lengths.get(asked.name, _ANSWER_TOKENS)
         length = min(length, asked.max_output_tokens)
-        if paid is None:
+        if workbook.get(asked.digest(item)) is None:
             answers[asked.name] = answers.get(asked.name, 0) + 1
             cost = asked.cost(item.likely_tokens, length)
             costs[asked.name] = costs.get(asked.name, 0.0) + cost
@@ -96,3 +90,11 @@ def estimated(
             judge_cost += calls * judge.cost(read, _VERDICT_TOKENS)
     prompts = len({item.digest for item, _ in units})
     return Estimate(prompts, answers, costs, grades, judge_cost, workbook.spent())
+
+
+def _lengths(records: Sequence[RoutingRecord]) -> dict[str, float]:
+    known: dict[str, list[int]] = {}
+    for record in records:
+        if record.output_tokens is not None:
+            known.setdefault(record.candidate, []).append(record.output_tokens)
+    return {name: sum(some) / len(some) for name, some in known.items()}

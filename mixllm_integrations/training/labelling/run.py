@@ -35,6 +35,7 @@ from mixllm_integrations.training.labelling.sources import (
 from mixllm_integrations.training.labelling.till import Till
 from mixllm_integrations.training.labelling.workbook import Workbook
 from mixllm_integrations.training.progress import DelayedBar
+from mixllm_integrations.training.tag_asking import model_name
 
 __all__ = ["Labelling", "acollect", "collect"]
 
@@ -174,7 +175,7 @@ class Labelling:
         """
         cells = self._cells(lambda: None).open()
         calls = {i.digest: self._grading.calls_to_judge(i) for i in self.items}
-        return estimated(cells, self._judge, calls, self._workbook)
+        return estimated(cells, self._judge, calls, self._workbook, self._file.all())
 
     def collect(self) -> Collection:
         """Do it, and return what came of it; see `acollect`."""
@@ -263,12 +264,8 @@ class Labelling:
     def _import(self, calls: Iterable[LoggedCall]) -> int:
         """Write what a log knows of the candidates; return how much that was."""
         names = {asked.name: asked.name for asked in self.asked}
-        for asked in self.asked:
-            called = getattr(asked.model, "model_name", None) or getattr(
-                asked.model, "model", None
-            )
-            if isinstance(called, str):
-                names.setdefault(called, asked.name)
+        for asked in self.asked:  # a model's name in a log has no provider
+            names.setdefault(model_name(asked.model).partition("/")[2], asked.name)
         wanted = {item.digest for item in self.items}
         return import_calls(calls, self._file, names=names, wanted=wanted)
 
