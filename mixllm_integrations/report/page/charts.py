@@ -17,6 +17,7 @@ from mixllm_integrations.report.page.axes import (
 )
 
 __all__ = [
+    "LETTERS",
     "MapPoint",
     "calibration_chart",
     "curve_chart",
@@ -25,6 +26,7 @@ __all__ = [
     "shares_chart",
 ]
 
+LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _PER = 1_000.0
 _WIDE, _NARROW = 720.0, 344.0
 _LOG_FROM = 6.0  # times the lowest cost, from which on factors are drawn
@@ -119,16 +121,24 @@ def _draw_point(axes: Axes, point: MapPoint) -> None:
         low, high = axes.at_y(point.quality.low), axes.at_y(point.quality.high)
         shapes.append(_stroke(x, low, x, high, "whisker"))
     if point.kind == "always":
-        square = {"x": f"{x - 8:.1f}", "y": f"{y - 8:.1f}", "width": 16, "height": 16}
-        shapes.append(element("rect", {**square, "rx": 3}))
+        shapes += _lettered_square(x, y, point.key)
     else:
         radius = 11 if point.kind == "now" else 8
         shapes.append(
             element("circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": radius})
         )
-    letter = {"class": "key", "x": f"{x:.1f}", "y": f"{y + 3.8:.1f}"}
-    shapes.append(element("text", {**letter, "text-anchor": "middle"}, point.key))
+        shapes.append(_letter(x, y, point.key))
     axes.mark(f"point {point.kind}", point.hint, *shapes)
+
+
+def _lettered_square(x: float, y: float, key: str) -> list[Element]:
+    square = {"x": f"{x - 8:.1f}", "y": f"{y - 8:.1f}", "width": 16, "height": 16}
+    return [element("rect", {**square, "rx": 3}), _letter(x, y, key)]
+
+
+def _letter(x: float, y: float, key: str) -> Element:
+    place = {"class": "key", "x": f"{x:.1f}", "y": f"{y + 3.8:.1f}"}
+    return element("text", {**place, "text-anchor": "middle"}, key)
 
 
 def _stroke(x1: float, y1: float, x2: float, y2: float, kind: str) -> Element:
@@ -162,12 +172,11 @@ def recorded_chart(
             axes.line(f"line {role}", *shown)
             if shown:
                 axes.parts[-1].append(element("title", None, name))
-        for name, cost, quality in found.points:
+        for key, (name, cost, quality) in zip(LETTERS, found.points, strict=False):
             x, y = axes.at_x(_PER * cost), axes.at_y(quality)
-            place = {"x": f"{x - 5:.1f}", "y": f"{y - 5:.1f}"}
-            mark = element("rect", {**place, "width": 10, "height": 10, "rx": 2})
             hint = f"{name}: {quality:.1%} for {money(_PER * cost)} {_AXIS}"
-            axes.mark(f"s{series.get(name, 7)}", hint, mark)
+            shapes = _lettered_square(x, y, key)
+            axes.mark(f"point s{series.get(name, 7)}", hint, *shapes)
         cost, quality = found.now
         x, y = axes.at_x(_PER * cost), axes.at_y(quality)
         dot = element("circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": 7})

@@ -186,13 +186,13 @@ def recorded(found: RecordedCurve, series: Mapping[str, int]) -> Element:
         for name, role, _ in found.lines
     ]
     heads = ["candidate", "quality", "USD per 1,000"]
-    ranked = sorted(found.points, key=lambda point: -point[2])
     rows: list[list[Content]] = [
-        ["the router now", f"{found.now[1]:.1%}", parts.cents(found.now[0])],
+        ["● the router now", f"{found.now[1]:.1%}", parts.cents(found.now[0])]
     ]
-    for name, cost, quality in ranked:
-        colour = parts.swatch(name, series.get(name, 7))
-        rows.append([colour, f"{quality:.1%}", parts.cents(cost)])
+    keys = (*charts.LETTERS, *[""] * len(found.points))
+    for key, (name, cost, quality) in zip(keys, found.points, strict=False):
+        head = parts.swatch(f"{key} {name}".strip(), series.get(name, 7))
+        rows.append([head, f"{quality:.1%}", parts.cents(cost)])
     return parts.section(
         "recorded",
         "On labelled answers",
@@ -200,7 +200,7 @@ def recorded(found: RecordedCurve, series: Mapping[str, int]) -> Element:
         parts.figure(
             charts.recorded_chart(found, series, label),
             "Every answer is on record here, so nothing is estimated. Squares: always "
-            "one candidate.",
+            "one candidate; letters: see the table.",
             element("ul", {"class": "legend"}, *legend),
         ),
         parts.table("Places on the map", heads, rows),

@@ -20,7 +20,6 @@ __all__ = [
     "palette",
 ]
 
-_KEYS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PALETTE = 7  # colours; all others share the eighth
 
 
@@ -171,7 +170,7 @@ def cost_and_quality(report: Report) -> Element:
 
 
 def _keys(n: int) -> list[str]:
-    letters = [a + b for a in ("", *_KEYS) for b in _KEYS]
+    letters = [a + b for a in ("", *charts.LETTERS) for b in charts.LETTERS]
     return ["●", *letters[: n - 1]]
 
 
@@ -244,7 +243,7 @@ def candidates(report: Report, series: Mapping[str, int]) -> Element:
         title,
         parts.figure(
             charts.shares_chart(found, series, label),
-            f"Share of each candidate, {span} a bar.",
+            f"Share of each candidate, {span} a bar; from below in the order of names.",
             element("ul", {"class": "legend"}, *legend),
         ),
         parts.table("Candidates, most decisions first", heads, rows),
