@@ -13,19 +13,21 @@ from mixllm_integrations.report.comparison import Comparison, compare
 from mixllm_integrations.report.details import (
     Bin,
     DomainRow,
-    Exploration,
     Latency,
-    Regret,
     SharesOverTime,
     bins_of,
     domain_rows,
-    exploration,
     latencies,
-    regrets,
     shares_over_time,
 )
 from mixllm_integrations.report.intervals import mean_interval
 from mixllm_integrations.report.overview import Overview, overview
+from mixllm_integrations.report.regret import (
+    Exploration,
+    Regret,
+    exploration,
+    regrets,
+)
 from mixllm_integrations.report.traffic import Traffic
 from mixllm_integrations.report.window import Alarm
 

@@ -7,13 +7,25 @@ import numpy as np
 from mixllm_integrations.core.offpolicy import Interval
 from mixllm_integrations.core.types import FloatArray
 
-__all__ = ["mean_interval", "wilson"]
+__all__ = ["known_mean", "mean_interval", "wilson"]
 
 _Z = 1.959963984540054
 _RESAMPLES, _FEW = (
     1_000,
     2_000,
 )  # so many values are resampled, more are not (our choice)
+
+
+def known_mean(values: FloatArray) -> float:
+    """Return the mean of what is known; NaN without any.
+
+    Parameters
+    ----------
+    values
+        NaN where nothing is.
+    """
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def mean_interval(values: FloatArray, *, seed: int = 0) -> Interval:

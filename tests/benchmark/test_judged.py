@@ -77,7 +77,10 @@ def test_intervals_hold_the_estimate_and_the_reference_has_none_of_its_own():
     # 0.1 or 1 by a coin: error 0.45 / sqrt(200) = 0.0318, times 1.96 = 0.062.
     assert cost.low == pytest.approx(0.55 - 0.062, abs=0.02)
     assert cost.high == pytest.approx(0.55 + 0.062, abs=0.02)
-    large = found.singles[0]
+    large, small = found.singles
+    # 0 or 1 by a coin: error sqrt(0.25 / 200) = 0.0354, times 1.96 = 0.069.
+    assert small.quality.low == pytest.approx(0.5 - 0.069, abs=0.02)
+    assert small.quality.high == pytest.approx(0.5 + 0.069, abs=0.02)
     assert large.relative_cost.low == large.relative_cost.high == 1.0
     area, mix, oracle = found.area
     assert area.low <= area.value <= area.high

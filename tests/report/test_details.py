@@ -9,12 +9,11 @@ import pytest
 from mixllm_integrations.report.details import (
     bins_of,
     domain_rows,
-    exploration,
     latencies,
-    regrets,
     shares_over_time,
 )
 from mixllm_integrations.report.intervals import mean_interval, wilson
+from mixllm_integrations.report.regret import exploration, regrets
 from mixllm_integrations.report.traffic import read_traffic
 
 MONDAY = datetime(2026, 7, 6, tzinfo=UTC)
