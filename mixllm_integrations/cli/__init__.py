@@ -7,7 +7,7 @@ at once.
 import sys
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -49,6 +49,9 @@ app = typer.Typer(
     name="mixllm",
     cls=_LazyGroup,
     no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog="A way through: collect or record answers, fit, evaluate, calibrate, serve, "
+    "report. mixllm COMMAND --help shows examples of each.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -95,7 +98,11 @@ def _options(
         context.call_on_close(lambda: unlog(handler))
 
 
-@app.command()
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n  mixllm demo\n\n  mixllm demo -w 0.001 -n 5\n\n"
+    "  mixllm demo --live --model openai:gpt-6-luna\n\n"
+    "Exit codes: 0 shown, 2 something cannot be used."
+)
 def demo(
     *,
     live: Annotated[
@@ -163,16 +170,27 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line and exit code 2."""
+    """Run the command line; an expected error is one line and exit code 2.
+
+    What the library raises on purpose is expected, and a file that cannot be used.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # some prompts are in Chinese
             stream.reconfigure(errors="replace")
     try:
         app()
     except MixLLMError as error:
-        from rich.console import Console
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; pass another path")
 
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False
-        )
-        sys.exit(2)
+
+def _fail(why: str) -> NoReturn:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True).print(
+        f"error: {why}", style="red", markup=False, highlight=False
+    )
+    sys.exit(2)

@@ -13,6 +13,7 @@ from mixllm_integrations.cli.options import (
     RouterOption,
     SkipOption,
     at_work,
+    check_output,
     command_app,
     load_router,
     print_json,
@@ -82,6 +83,8 @@ def calibrate(
     """Find the willingness to pay that meets a target, and say what to expect of it."""
     if apply and output is not None:
         raise ConfigurationError("pass either --apply or -o, not both")
+    if output is not None:
+        check_output(output)
     judged = load_router(router)
     found, _, _ = read_records(records, skip_bad_rows=skip_bad_rows)
     with at_work("calibrating"):

@@ -12,6 +12,7 @@ from mixllm_integrations.cli.options import (
     JsonFlag,
     SkipOption,
     at_work,
+    check_output,
     command_app,
     is_store,
     load_router,
@@ -134,6 +135,7 @@ def fit(
         raise ConfigurationError(
             "pass one of --willingness-to-pay, --quality-target and --cost-target"
         )
+    check_output(output)
     wanted = _Wanted(
         predictor, seed, willingness_to_pay, quality_target, cost_target, skip_bad_rows
     )

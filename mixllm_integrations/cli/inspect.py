@@ -11,6 +11,7 @@ import typer
 
 from mixllm_integrations.cli.options import (
     SkipOption,
+    at_work,
     command_app,
     opened_store,
     print_json,
@@ -148,7 +149,7 @@ def inspect(
 
     targets = [Target(willingness_to_pay=value) for value in willingness or ()]
     targets += [Target(always=name) for name in always or ()]
-    with opened_store(store) as log:
+    with opened_store(store) as log, at_work("reading the log"):
         traffic = read_traffic(log, since=start, until=end)
     if not len(traffic):
         when = " in this window" if since or until else ""

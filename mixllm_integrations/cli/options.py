@@ -33,6 +33,7 @@ __all__ = [
     "RouterOption",
     "SkipOption",
     "at_work",
+    "check_output",
     "command_app",
     "is_store",
     "load_router",
@@ -135,6 +136,28 @@ class _Beside(logging.Handler):
         if record.levelno == logging.INFO:
             told = f"{self._what}: {record.getMessage()}"
             self._progress.update(self._task, description=told)
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that a router cannot be saved to, before any work is done.
+
+    Parameters
+    ----------
+    folder
+        Where it is to be.
+
+    Raises
+    ------
+    ConfigurationError
+        If something else is there.
+    """
+    is_router = (folder / "manifest.json").is_file()
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not is_router
+    ):
+        raise ConfigurationError(
+            f"'{folder}' is there and is no router: pass another folder by -o"
+        )
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from html.parser import HTMLParser
 
@@ -128,7 +129,10 @@ def test_it_is_served_with_news_until_ctrl_c(small_world, files, tmp_path):
             with SQLStore(url) as store:
                 drift = {"candidate": "small", "quantity": "quality", "change": 0.2}
                 store.append("drift", "d", {**drift, "n_observations": 7})
-            second = read(address)
+            second, deadline = first, time.monotonic() + 60
+            while second == first and time.monotonic() < deadline:
+                time.sleep(0.05)  # a page that has just been made is left alone
+                second = read(address)
         finally:
             process.send_signal(signal.SIGINT)
         rest = process.stderr.read()

@@ -362,6 +362,20 @@ def test_an_error_is_one_line_with_its_remedy_and_exit_code_2(
     assert not (files / "x").exists()
 
 
+@pytest.mark.parametrize("command", ["fit", "calibrate"])
+def test_what_is_no_router_is_not_written_over_nor_worked_for(
+    mixllm, files, router, tmp_path, command
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all my work")
+    target = ("--cost-target", "0.5", "-r", str(router))
+    for place in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
+        run = mixllm(command, f"{files}/none.jsonl", *target, "-o", str(place))
+        assert run.returncode == 2
+        assert "is there and is no router" in run.stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "all my work"
+
+
 def test_bad_rows_may_be_left_out(mixllm, files, tmp_path, router):
     file = tmp_path / "some.jsonl"
     file.write_text((files / "held_out.jsonl").read_text() + "no json\n")
