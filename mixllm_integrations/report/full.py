@@ -76,8 +76,8 @@ class Report:
         When.
     overview
         Totals by candidate.
-    quality
-        Mean feedback.
+    quality, quality_of
+        Mean feedback: of all answers, and of each candidate's.
     comparison
         Beside a reference and other settings; ``None`` if the log cannot tell.
     no_comparison
@@ -94,6 +94,7 @@ class Report:
     made: datetime
     overview: Overview
     quality: Interval
+    quality_of: dict[str, Interval]
     comparison: Comparison | None
     no_comparison: str
     over_time: SharesOverTime | None
@@ -182,6 +183,10 @@ def make_report(
         made=made or datetime.now(UTC),
         overview=overview(traffic),
         quality=mean_interval(traffic.reward),
+        quality_of={
+            name: mean_interval(traffic.reward[traffic.chosen == place])
+            for place, name in enumerate(traffic.names)
+        },
         comparison=comparison,
         no_comparison=why,
         over_time=shares_over_time(traffic),

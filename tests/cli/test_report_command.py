@@ -106,6 +106,20 @@ def test_a_port_that_is_taken_is_told_with_its_remedy(mixllm, files, provider):
     assert "pass another --port" in run.stderr
 
 
+def test_the_live_page_is_made_from_the_newest_events(mixllm, files, monkeypatch):
+    seen = []
+
+    def serve(page, *, port, ready):
+        ready(f"http://127.0.0.1:{port}/")
+        seen.append(page.current()[0].decode())
+
+    monkeypatch.setattr("mixllm_integrations.report.live.serve", serve)
+    run = mixllm("report", f"{files}/log.db", "--serve", "--port", "4711")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ("the report is at http://127.0.0.1:4711/ (Ctrl-C ends it)\n")
+    assert "script-src" in seen[0]
+
+
 @pytest.mark.network
 @pytest.mark.skipif(sys.platform == "win32", reason="there Ctrl-C is another thing")
 def test_it_is_served_with_news_until_ctrl_c(small_world, files, tmp_path):

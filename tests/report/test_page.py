@@ -145,6 +145,9 @@ def test_the_figures_are_on_the_page(week):
     for regret in week.regrets:
         assert regret.decision_id[:12] in text
     assert "Regret is an estimate" in text
+    for row in week.overview.candidates:
+        quality = week.quality_of[row.name]
+        assert f"{quality.value:.1%} ({quality.low:.1%} to {quality.high:.1%})" in text
 
 
 def test_whatever_candidates_are_called_is_text(evil):

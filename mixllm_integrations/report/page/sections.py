@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from xml.etree.ElementTree import Element
 
 from mixllm_integrations.core.markup import Content, element
+from mixllm_integrations.core.offpolicy import Interval
 from mixllm_integrations.report.comparison import Alternative, Comparison
 from mixllm_integrations.report.full import Report
 from mixllm_integrations.report.overview import CandidateOverview
@@ -234,8 +235,11 @@ def candidates(report: Report, series: Mapping[str, int]) -> Element:
         element("li", None, parts.swatch(name, series.get(name, _PALETTE)))
         for name in found.names
     ]
-    rows = [_row(row, series) for row in report.overview.candidates]
-    heads = ["candidate", "decisions", "share", "expected quality", "feedback (judged)"]
+    rows = [
+        _row(row, report.quality_of[row.name], series)
+        for row in report.overview.candidates
+    ]
+    heads = ["candidate", "decisions", "share", "quality (95 %)", "judged", "expected"]
     heads += ["USD", "USD per 1,000", "failed", "to learn"]
     span = _period(found.seconds)
     return parts.section(
@@ -250,13 +254,16 @@ def candidates(report: Report, series: Mapping[str, int]) -> Element:
     )
 
 
-def _row(row: CandidateOverview, series: Mapping[str, int]) -> list[Content]:
+def _row(
+    row: CandidateOverview, quality: Interval, series: Mapping[str, int]
+) -> list[Content]:
     return [
         parts.swatch(row.name, series.get(row.name, _PALETTE)),
         f"{row.decisions:,}",
         f"{row.share:.1%}",
+        parts.ratio(quality),
+        f"{row.feedback:,}",
         parts.number(row.predicted_quality, 3),
-        f"{parts.number(row.reward, 3)} ({row.feedback:,})",
         money(row.cost),
         parts.cents(row.mean_cost),
         f"{row.errors:,}",
