@@ -307,9 +307,14 @@ def contrast(one, other):
 
 
 def test_it_can_be_printed_folded_tables_included(browser, page):
-    browser.show(page.as_uri(), scheme="dark")
+    paper = 718  # pixels: A4 between the browser's margins
+    browser.show(page.as_uri(), scheme="dark", width=paper)
     browser.ask("Emulation.setEmulatedMedia", media="print")
     try:
+        assert browser.value("document.documentElement.scrollWidth") == paper
+        clipped = "[...document.querySelectorAll('.scroll')].filter("
+        clipped += "s => s.scrollWidth > s.clientWidth).length"
+        assert browser.value(clipped) == 0
         assert browser.value("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
         assert browser.value("document.querySelector('details table').offsetHeight") > 0
         assert len(browser.ask("Page.printToPDF")["data"]) > 10_000
