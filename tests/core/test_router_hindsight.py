@@ -91,3 +91,12 @@ def test_ever_more_thumbs_of_one_candidate_say_less_of_it_but_an_alarm_hears_all
     assert np.abs(heard[300:]).mean() == pytest.approx(
         np.abs(heard[:100]).mean(), rel=0.3
     )
+
+
+@pytest.mark.parametrize(
+    ("form", "logged"), [("width", 0.5), ("leverage", 0.5), ("thompson", 0.0)]
+)
+def test_a_log_has_a_weight_of_the_uncertainty_only_where_it_was_added(form, logged):
+    # Whoever replays a log adds it again: for draws there is nothing to add.
+    router = fitted(exploration=0.5, exploration_form=form)
+    assert router.route(QUERIES[0]).exploration == logged
