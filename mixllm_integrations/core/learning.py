@@ -37,6 +37,14 @@ class LearningPool(CandidatePool):
 
     _refit_is_running = False
 
+    @property
+    def refused_updates(self) -> int:
+        """How many updates were refused, as a matrix would have become indefinite.
+
+        Anything but 0 is a sign of contexts or weights that cannot be right.
+        """
+        return self._experience.refused
+
     def fit(self, records: Iterable[RoutingRecord], *, progress: bool = False) -> Self:
         """Learn from labelled answers.
 

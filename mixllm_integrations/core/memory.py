@@ -91,6 +91,11 @@ class Memory:
         return rooms if self.feedback_head is None else (*rooms, self.feedback_head)
 
     @property
+    def refused(self) -> int:
+        """How many updates would have made a matrix infinite or indefinite."""
+        return sum(room.refused for room in self._rooms)
+
+    @property
     def _watches(
         self,
     ) -> tuple[DriftWatch | Trials | SecondLooks | Reliability | ImplicitSignals, ...]:

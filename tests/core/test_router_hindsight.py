@@ -100,3 +100,14 @@ def test_a_log_has_a_weight_of_the_uncertainty_only_where_it_was_added(form, log
     # Whoever replays a log adds it again: for draws there is nothing to add.
     router = fitted(exploration=0.5, exploration_form=form)
     assert router.route(QUERIES[0]).exploration == logged
+
+
+def test_an_update_that_would_break_a_matrix_is_counted_and_changes_nothing():
+    router = fitted()
+    assert router.refused_updates == 0
+    before, learned = quality(router, "a"), router._experience
+    huge = np.full(learned.residuals.dimension, 1e200)
+    assert learned.residuals.update("a", huge, 0.5) is False
+    assert learned.designs.observe("a", huge) is False
+    assert router.refused_updates == 2
+    assert quality(router, "a") == before
