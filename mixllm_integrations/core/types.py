@@ -330,7 +330,8 @@ class Decision:
     input_tokens
         Length of the prompt that was assumed.
     exploration, waiting_weight
-        The weights that were in force.
+        The weights that were in force; 0 where Thompson sampling drew instead of
+        adding a bonus.
     novelty
         How far the query is from all that was learned from: 1 is as usual, 5
         five times as far (squared); NaN while nothing was learned.
