@@ -60,6 +60,12 @@ def _row(event: NewEvent) -> dict[str, Any]:
             f"the name of a {kind} may have {DETAIL_LENGTH} characters, "
             f"not {len(detail)}"
         )
+    for what, name in (
+        ("a decision id", decision_id),
+        (f"the name of a {kind}", detail),
+    ):
+        if not _is_storable(name):
+            raise ConfigurationError(f"{what} holds what no database takes: {name!a}")
     return {
         "kind": kind,
         "decision_id": decision_id,
@@ -67,6 +73,14 @@ def _row(event: NewEvent) -> dict[str, Any]:
         "at": datetime.now(UTC) if event.at is None else _in_utc(event.at),
         "payload": payload,
     }
+
+
+def _is_storable(name: str) -> bool:
+    """Tell whether a column can hold a text: no NUL, and no half of a character."""
+    try:
+        return "\0" not in name and bool(name.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def events_query(dialect: Dialect) -> Select[Any]:
