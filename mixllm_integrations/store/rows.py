@@ -60,12 +60,11 @@ def _row(event: NewEvent) -> dict[str, Any]:
             f"the name of a {kind} may have {DETAIL_LENGTH} characters, "
             f"not {len(detail)}"
         )
-    for what, name in (
-        ("a decision id", decision_id),
-        (f"the name of a {kind}", detail),
-    ):
-        if not _is_storable(name):
-            raise ConfigurationError(f"{what} holds what no database takes: {name!a}")
+    if not (_is_storable(decision_id) and _is_storable(detail)):
+        raise ConfigurationError(
+            f"the id or a name of a {kind} holds NUL or half a character, which no "
+            "database takes"
+        )
     return {
         "kind": kind,
         "decision_id": decision_id,
@@ -78,9 +77,10 @@ def _row(event: NewEvent) -> dict[str, Any]:
 def _is_storable(name: str) -> bool:
     """Tell whether a column can hold a text: no NUL, and no half of a character."""
     try:
-        return "\0" not in name and bool(name.encode() or True)
+        name.encode()
     except UnicodeEncodeError:
         return False
+    return "\0" not in name
 
 
 def events_query(dialect: Dialect) -> Select[Any]:
