@@ -129,7 +129,8 @@ def test_a_header_of_a_file_is_still_no_text():
 
 def test_a_router_learns_from_any_prompts(within):
     prompt = PROMPTS["one word"]
-    router = Router([Candidate("small", 1, 1), Candidate("large", 9, 9)])
+    pair = [Candidate("small", 1, 1), Candidate("large", 9, 9)]
+    router = Router(pair, predictor="ridge")
     queries = [f"{n} {text[:9_000]}" for text in PROMPTS.values() for n in range(2)]
     with within(2 * MEGABYTES):
         router.fit(

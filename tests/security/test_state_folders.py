@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 FILES = "manifest.json", "state.json", "arrays.safetensors"
 # One folder is read in some ten milliseconds; a fixture is the same each time.
 FUZZ = settings(
-    max_examples=100,
+    max_examples=60,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
@@ -274,7 +274,7 @@ def test_keys_given_twice_count_once(saved):
     assert router is None  # its digest is not the one of the manifest
 
 
-@settings(FUZZ, max_examples=60)
+@settings(FUZZ, max_examples=40)
 @given(data=st.data())
 def test_flipped_cut_or_added_bytes_are_survived(saved, data):
     name = data.draw(st.sampled_from(FILES))
@@ -365,7 +365,7 @@ def test_what_can_only_be_unpacked_whole_is_refused(method, within):
         unzipped(content)
 
 
-@settings(FUZZ, max_examples=60)
+@settings(FUZZ, max_examples=40)
 @given(data=st.data())
 def test_any_change_of_a_snapshot_is_a_state_format_error_and_changes_nothing(
     saved, snapshot, data
@@ -383,7 +383,7 @@ def test_any_change_of_a_snapshot_is_a_state_format_error_and_changes_nothing(
     assert works(router)
 
 
-@settings(FUZZ, max_examples=60)
+@settings(FUZZ, max_examples=40)
 @given(data=st.data())
 def test_a_forged_snapshot_is_taken_over_whole_or_not_at_all(saved, nasty, data):
     router = restored(saved.files)
@@ -406,7 +406,7 @@ def handed_over(saved):
     return decision.id, router.hand_over(decision.id)
 
 
-@settings(FUZZ, max_examples=150)
+@settings(FUZZ, max_examples=60)
 @given(data=st.data())
 def test_a_record_of_another_worker_is_adopted_or_a_state_format_error(
     saved, nasty, handed_over, data
