@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mixllm_integrations.plots.console import PlainConsole, printable
 
 __all__ = [
     "CandidatesOption",
@@ -53,8 +54,8 @@ def on_screen() -> Progress:
     return Progress(
         SpinnerColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
+        TextColumn("{task.description}", markup=False),
+        console=PlainConsole(stderr=True),
         transient=True,
     )
 
@@ -67,7 +68,7 @@ def say(step: str) -> None:
     step
         In words.
     """
-    typer.echo(f"{step} …", err=True)
+    typer.echo(f"{printable(step)} …", err=True)
 
 
 def command_line() -> str:

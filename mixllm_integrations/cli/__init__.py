@@ -147,9 +147,9 @@ def main() -> None:
     try:
         app()
     except MixLLMError as error:
-        from rich.console import Console
+        from mixllm_integrations.plots.console import PlainConsole
 
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False
+        PlainConsole(stderr=True, soft_wrap=True).print(
+            f"error: {error}", style="red", highlight=False
         )
         sys.exit(2)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mixllm_integrations.core.checks import (
     number_between,
     optional_number,
+    optional_truth,
     required_name,
 )
 from mixllm_integrations.core.errors import ConfigurationError
@@ -111,9 +112,10 @@ class Candidate:
                     f"{price} {whose} is unknown: pass its list price in USD (0 for "
                     "a model that costs nothing)"
                 )
-            number_between(
-                getattr(self, price), f"{price} {whose}", high_is_allowed=False
-            )
+            value = getattr(self, price)
+            number_between(value, f"{price} {whose}", high_is_allowed=False)
+        for ability in REQUIREMENTS:
+            optional_truth(getattr(self, ability), f"{ability} {whose}")
         optional_number(self.prior_quality, f"prior_quality {whose}", high=1.0)
         for speed in ("time_to_first_token_seconds", "seconds_per_output_token"):
             optional_number(getattr(self, speed), f"{speed} {whose}")
