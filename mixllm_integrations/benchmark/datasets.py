@@ -14,6 +14,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ _FIELDS = (
 _WHOLE = ("input_tokens", "output_tokens")
 _NUMBERS = ("quality", *_WHOLE, "cost", "latency_seconds")
 _LONGEST_FIELD = 2**31 - 1
-_UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError)
+_LONGEST_LINE = 1 << 25
+_ROWS_AT_ONCE = 256  # a small file may hold rows of any size
+_UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError)
 
 # USD per million tokens, as the costs of mmlu_pro were computed with.
 LIST_PRICES: Mapping[str, Candidate] = {
@@ -255,12 +258,20 @@ def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
 def _json_rows(file: Path) -> Iterator[tuple[str, Any]]:
     opened = gzip.open if file.name.endswith(".gz") else open
     with opened(file, "rt", encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number in count(1):
+            line = lines.readline(_LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > _LONGEST_LINE:  # the rest may unpack to any size
+                raise ConfigurationError(
+                    f"{file.name}, line {number}: longer than {_LONGEST_LINE} "
+                    "characters, which no record is"
+                )
             if not line.strip():
                 continue
             try:
                 yield f"line {number}", json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield f"line {number}", None
 
 
@@ -278,7 +289,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise ConfigurationError(
             "reading .parquet needs pyarrow: pip install 'mixllm-integrations[data]'"
@@ -287,12 +298,14 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
     try:
         with parquet.ParquetFile(file) as opened:
             names = [n for n in opened.schema_arrow.names if _field_of(n)]
-            for batch in opened.iter_batches(columns=names):
+            for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=names):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
-    except ArrowInvalid as error:
-        raise ConfigurationError(f"{file} is not a parquet file") from error
+    except (ArrowException, ArithmeticError, LookupError, ValueError) as error:
+        raise ConfigurationError(
+            f"{file} is not a parquet file, or is damaged after row {number}"
+        ) from error
 
 
 def _field_of(column: str) -> str | None:

@@ -188,9 +188,9 @@ def main() -> None:
 
 
 def _fail(why: str) -> NoReturn:
-    from rich.console import Console
+    from mixllm_integrations.plots.console import PlainConsole
 
-    Console(stderr=True, soft_wrap=True).print(
-        f"error: {why}", style="red", markup=False, highlight=False
+    PlainConsole(stderr=True, soft_wrap=True).print(
+        f"error: {why}", style="red", highlight=False
     )
     sys.exit(2)

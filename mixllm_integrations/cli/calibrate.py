@@ -18,6 +18,7 @@ from mixllm_integrations.cli.options import (
     load_router,
     print_json,
     read_records,
+    tell,
 )
 from mixllm_integrations.core.errors import ConfigurationError
 
@@ -114,7 +115,7 @@ def calibrate(
         elif result.target_reached:
             typer.echo("nothing is saved; add --apply, or -o FOLDER")
     if not result.target_reached:
-        typer.echo("the target is not reached, nothing is saved", err=True)
+        tell("the target is not reached, nothing is saved")
         raise typer.Exit(NOT_REACHED)
 
 
@@ -124,5 +125,5 @@ def _of_candidates(
     """Return the records of the router's candidates, and say who else there is."""
     others = sorted({r.candidate for r in records} - set(names))
     if others:
-        typer.echo(f"note: records of {', '.join(others)} are left out", err=True)
+        tell(f"note: records of {', '.join(others)} are left out")
     return [r for r in records if r.candidate in names]

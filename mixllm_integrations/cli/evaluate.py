@@ -17,6 +17,7 @@ from mixllm_integrations.cli.options import (
     load_router,
     print_json,
     read_records,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def evaluate(
     with at_work("asking the router"):
         result = judge_router(judged, found, query_ids=ids, seed=seed)
     for note in _notes(result):
-        typer.echo(f"note: {note}", err=True)
+        tell(f"note: {note}")
     missed = _missed(result, at_least_quality, at_most_cost)
     if json_wanted:
         told = {**asdict(result), "skipped_rows": skipped, "missed": missed}
@@ -88,7 +89,7 @@ def evaluate(
 
         show_judged(console_of(), result)
     for said in missed:
-        typer.echo(said, err=True)
+        tell(said)
     if missed:
         raise typer.Exit(NOT_REACHED)
 

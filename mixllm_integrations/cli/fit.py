@@ -20,6 +20,7 @@ from mixllm_integrations.cli.options import (
     print_json,
     read_candidates,
     read_records,
+    tell,
 )
 from mixllm_integrations.core.errors import ConfigurationError
 
@@ -153,7 +154,7 @@ def fit(
     else:
         _show(learned, calibration, told, wanted)
     if calibration is not None and not calibration.target_reached:
-        typer.echo("the target is not reached: saved with the nearest value", err=True)
+        tell("the target is not reached: saved with the nearest value")
         raise typer.Exit(NOT_REACHED)
 
 
@@ -168,7 +169,7 @@ def _from_records(
     names = {c.name for c in start.candidates}
     others = sorted({r.candidate for r in found} - names)
     if others:
-        typer.echo(f"note: records of {', '.join(others)} are left out", err=True)
+        tell(f"note: records of {', '.join(others)} are left out")
     used = [r for r in found if r.candidate in names]
     if not used:
         raise ConfigurationError(

@@ -5,9 +5,12 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from mixllm_integrations.plots.console import printable
+
 __all__ = ["JsonLines", "log_to_stderr", "unlog"]
 
 _OWN = "mixllm_integrations"
+_PLAIN = "%(levelname)s %(name)s: %(message)s"
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
@@ -39,7 +42,14 @@ class JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             told["exception"] = record.exc_info[0].__name__
             told["trace"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False, default=str)
+        return json.dumps(told, default=str)
+
+
+class _Plain(logging.Formatter):
+    """Text on which a terminal obeys nothing that a value holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def log_to_stderr(verbosity: int, *, as_json: bool) -> logging.Handler:
@@ -58,8 +68,7 @@ def log_to_stderr(verbosity: int, *, as_json: bool) -> logging.Handler:
         What writes it.
     """
     handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if as_json else plain)
+    handler.setFormatter(JsonLines() if as_json else _Plain(_PLAIN))
     log = logging.getLogger(_OWN)
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     log.setLevel(levels[min(verbosity, len(levels) - 1)])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -19,6 +18,7 @@ from rich.progress import (
 )
 
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.plots.console import PlainConsole, printable
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
@@ -41,6 +41,7 @@ __all__ = [
     "print_json",
     "read_candidates",
     "read_records",
+    "tell",
 ]
 
 NOT_REACHED = 1  # the exit code of a command that worked, but missed what was asked
@@ -99,11 +100,11 @@ def at_work(what: str) -> Iterator[Progress]:
     what
         What is done, in words.
     """
-    console, log = Console(stderr=True), logging.getLogger("mixllm_integrations")
+    console, log = PlainConsole(stderr=True), logging.getLogger("mixllm_integrations")
     is_shown = console.is_terminal and not log.handlers  # -v says it in lines
     progress = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
         console=console,
@@ -170,7 +171,18 @@ def print_json(value: Any) -> None:  # noqa: ANN401
     """
     from mixllm_integrations.report.full import plain
 
-    typer.echo(json.dumps(plain(value), indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(plain(value), indent=1))
+
+
+def tell(text: str) -> None:
+    """Say something beside the result, on standard error.
+
+    Parameters
+    ----------
+    text
+        What; names in it may come from files.
+    """
+    typer.echo(printable(text), err=True)
 
 
 def is_store(text: str) -> bool:
@@ -279,7 +291,7 @@ def read_records(
     with at_work(f"reading {file.name}"):
         found = load_records(file, skip_bad_rows=skip_bad_rows)
     if found.skipped:
-        typer.echo(f"{found.skipped:,} bad rows were left out", err=True)
+        tell(f"{found.skipped:,} bad rows were left out")
     if not found.records:
         raise ConfigurationError(f"'{file}' holds no record")
     return found.records, found.query_ids, found.skipped

@@ -3,20 +3,35 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from mixllm_integrations.core.explain import COLUMNS, explained_head, explained_rows
+from mixllm_integrations.core.explain import (
+    COLUMNS,
+    explained,
+    explained_head,
+    explained_rows,
+)
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.types import Calibration, Decision
 
-__all__ = ["HtmlCalibration", "HtmlDecision", "notebook_table"]
+__all__ = ["Explained", "HtmlCalibration", "notebook_table"]
 
 _LEFT, _RIGHT = "text-align:left", "text-align:right;font-variant-numeric:tabular-nums"
 
 
-class HtmlDecision:
-    """A decision that is a table in a notebook."""
+class Explained:
+    """A decision that says why; in a notebook it is a table."""
 
     __slots__ = ()
+
+    def explain(self) -> str:
+        """Return a table that says why this candidate, and why not the others.
+
+        Returns
+        -------
+        str
+            Plain text, one line per candidate, best score first.
+        """
+        return explained(cast("Decision", self))
 
     def _repr_html_(self) -> str:
         decision = cast("Decision", self)

@@ -40,6 +40,14 @@ class LearningPool(CandidatePool):
 
     _refit_is_running = False
 
+    @property
+    def refused_updates(self) -> int:
+        """How many updates were refused, as a matrix would have become indefinite.
+
+        Anything but 0 is a sign of contexts or weights that cannot be right.
+        """
+        return self._experience.refused
+
     def fit(self, records: Iterable[RoutingRecord], *, progress: bool = False) -> Self:
         """Learn from labelled answers.
 
@@ -115,23 +123,24 @@ class LearningPool(CandidatePool):
         with self._fitting:
             with self._lock:
                 before, candidates = self._knowledge, dict(self._candidates)
-                decider = self._decider
-                table = self._experience.replay.table(tuple(candidates))
+                decider, experience = self._decider, self._experience
                 mark, n_renamed = self._refit_mark, len(self._renamed)
-                levels = dict(self._experience.levels)
-                is_whole = self._experience.replay.is_whole
-            competes = any(name in candidates for name in before.names)
-            if not (competes and is_whole) or table.mark == mark:
-                self._refit_mark = table.mark
-                return False
+                levels = dict(experience.levels)
+                is_new = experience.replay.mark != mark
+                competes = any(name in candidates for name in before.names)
+                if not (competes and is_new and experience.replay.is_whole):
+                    self._refit_mark = experience.replay.mark
+                    return False
+                # Copies: what takes long must hold up no decision.
+                replay, known = experience.replay.copied(), experience.designs.names
+                own = [name for name in candidates if name in known]
+                corrected = experience.frozen_corrections(own)
+            table = replay.table(tuple(candidates))
             expected = decider.quality_at(table.contexts)
-            with self._lock:
-                known = self._experience.designs.names
-                here = [i for i, name in enumerate(table.names) if name in known]
-                own = [table.names[i] for i in here]
-                scores = np.zeros(expected.shape)
-                scores[:, here] = self._experience.scores(table.contexts, own)
-                expected[:, here] += self._experience.corrections(table.contexts, own)
+            here = [table.names.index(name) for name in own]
+            scores = np.zeros(expected.shape)
+            corrections, scores[:, here] = corrected(table.contexts)
+            expected[:, here] += corrections
             # A score comes on top of whatever the new heads say.
             table = replace(table, quality=table.quality - scores)
             expected -= scores

@@ -371,7 +371,7 @@ class DecisionLedger:
         for row, context in zip(rows, vectors, strict=True):
             try:
                 pending = pending_from(row, context, now)
-            except (KeyError, TypeError, ValueError):
+            except (LookupError, TypeError, ValueError, ArithmeticError):
                 ledger.unreadable += 1
                 continue
             ledger._pending[pending.decision_id] = pending

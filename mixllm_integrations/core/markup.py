@@ -10,8 +10,12 @@ from xml.etree import ElementTree as ET
 __all__ = ["Content", "element", "html_table", "written"]
 
 Content = ET.Element | str
-# What no page may hold, nor XML: control characters and halves of pairs.
-_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+# What no page may hold: control characters, halves of pairs, and what turns the
+# direction in which a line is written.
+_UNWRITABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+    "\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def element(

@@ -108,7 +108,7 @@ def pending_from(
 
     Raises
     ------
-    StateFormatError, KeyError, TypeError, ValueError
+    StateFormatError, LookupError, TypeError, ValueError, ArithmeticError
         If it is damaged.
     """
     numbers = {name: float(row[name]) for name in _NUMBERS}

@@ -22,6 +22,7 @@ from mixllm_integrations.serving import (
     routed_text,
     text_tokens,
 )
+from mixllm_integrations.serving.told import told_tokens
 
 if TYPE_CHECKING:  # early releases of LlamaIndex 0.14 lack it
     from llama_index.core.rate_limiter import BaseRateLimiter
@@ -265,7 +266,7 @@ def _member(thing: object, name: str) -> object:
 
 def _count(place: object, names: Sequence[str]) -> int | None:
     for name in names:
-        found = _member(place, name)
-        if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+        found = told_tokens(_member(place, name))
+        if found is not None:
             return found
     return None
