@@ -9,6 +9,7 @@ from mixllm_integrations.core.explain import (
     explained_head,
     explained_rows,
 )
+from mixllm_integrations.core.markup import Element, element, html_table, written
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.types import Calibration, Decision
@@ -86,16 +87,14 @@ def notebook_table(
     texts
         Which columns are no numbers.
     """
-    # Imported when something is shown: reading XML takes a while to import.
-    from mixllm_integrations.core.markup import element, html_table, written
-
     table = html_table(caption, heads, rows)
     for part in table.iter("caption"):
-        part.set("style", f"{_LEFT};caption-side:top")
+        part.attributes["style"] = f"{_LEFT};caption-side:top"
     left = {place % len(heads) for place in texts}
     for row in table.iter("tr"):
-        for place, cell in enumerate(row):
-            cell.set("style", _LEFT if place in left else _RIGHT)
+        for place, cell in enumerate(row.content):
+            assert isinstance(cell, Element)  # noqa: S101 - `html_table` makes them
+            cell.attributes["style"] = _LEFT if place in left else _RIGHT
     return written(element("div", {"style": "overflow-x:auto"}, table))
 
 

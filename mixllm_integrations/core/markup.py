@@ -1,29 +1,65 @@
 """HTML that cannot be broken by what it shows: everything is escaped when written.
 
-The tree is the standard library's; a candidate called ``<script>`` is text.
+A candidate called ``<script>`` is text.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from xml.etree import ElementTree as ET
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import TypeAlias
 
-__all__ = ["Content", "element", "html_table", "written"]
+__all__ = ["Content", "Element", "element", "html_table", "written"]
 
-Content = ET.Element | str
 # What no page may hold: control characters, halves of pairs, and what turns the
 # direction in which a line is written.
 _UNWRITABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
     "\ud800-\udfff\ufffe\uffff]"
 )
+_VOID = frozenset({"link", "meta"})  # they have no end; only those that are used
+_RAW = frozenset({"style", "script"})  # what is in them is no text to a browser
+
+
+@dataclass(slots=True)
+class Element:
+    """A part of a page.
+
+    Parameters
+    ----------
+    tag
+        Its name.
+    attributes
+        By name.
+    content
+        What is in it, in order.
+    """
+
+    tag: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    content: "list[Content]" = field(default_factory=list)
+
+    def iter(self, tag: str) -> "Iterator[Element]":
+        """Yield itself and what is in it, as far as it has a name.
+
+        Parameters
+        ----------
+        tag
+            The name.
+        """
+        if self.tag == tag:
+            yield self
+        for part in self.content:
+            if isinstance(part, Element):
+                yield from part.iter(tag)
+
+
+Content: TypeAlias = Element | str
 
 
 def element(
-    tag: str,
-    attributes: Mapping[str, object] | None = None,
-    /,
-    *content: Content,
-) -> ET.Element:
+    tag: str, attributes: Mapping[str, object] | None = None, /, *content: Content
+) -> Element:
     """Return an element with text and other elements in it.
 
     Parameters
@@ -40,24 +76,8 @@ def element(
     >>> written(element("td", {"class": "name"}, "a < b"))
     '<td class="name">a &lt; b</td>'
     """
-    given = {
-        name: _clean(str(value))
-        for name, value in (attributes or {}).items()
-        if value is not None
-    }
-    made = ET.Element(tag, given)
-    last: ET.Element | None = None
-    for part in content:
-        if isinstance(part, str):
-            text = _clean(part)
-            if last is None:
-                made.text = (made.text or "") + text
-            else:
-                last.tail = (last.tail or "") + text
-        else:
-            last = part
-            made.append(part)
-    return made
+    given = {n: str(v) for n, v in (attributes or {}).items() if v is not None}
+    return Element(tag, given, list(content))
 
 
 def html_table(
@@ -66,7 +86,7 @@ def html_table(
     rows: Iterable[Iterable[Content]],
     *,
     attributes: Mapping[str, object] | None = None,
-) -> ET.Element:
+) -> Element:
     """Return a table whose first column names its rows.
 
     Parameters
@@ -94,15 +114,45 @@ def html_table(
     )
 
 
-def written(root: ET.Element) -> str:
+def written(root: Element) -> str:
     """Return an element as HTML.
 
     Parameters
     ----------
     root
         From `element`.
+
+    Raises
+    ------
+    ValueError
+        If a style or a script holds what would end it.
     """
-    return ET.tostring(root, encoding="unicode", method="html")
+    return "".join(_pieces(root))
+
+
+def _pieces(part: Element) -> Iterator[str]:
+    attributes = [f' {n}="{_quoted(v)}"' for n, v in part.attributes.items()]
+    yield f"<{part.tag}{''.join(attributes)}>"
+    if part.tag in _VOID:
+        return
+    for inner in part.content:
+        if isinstance(inner, Element):
+            yield from _pieces(inner)
+        elif part.tag in _RAW:
+            yield _raw(inner)
+        else:
+            yield escape(_clean(inner), quote=False)
+    yield f"</{part.tag}>"
+
+
+def _quoted(value: str) -> str:
+    return escape(_clean(value), quote=False).replace('"', "&quot;")
+
+
+def _raw(text: str) -> str:
+    if "</" in text or "<!--" in text:
+        raise ValueError("a style or a script must not hold '</' or '<!--'")
+    return text
 
 
 def _clean(text: str) -> str:

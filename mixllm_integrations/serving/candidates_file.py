@@ -254,7 +254,7 @@ def read_candidates_file(path: str | Path) -> CandidatesFile:
         raise CandidatesFileError(
             str(file), f"cannot be read: {error.strerror or type(error).__name__}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         told = _LINE_TOLD.search(str(error))
         what = f"cannot be read as {'JSON' if is_json else 'TOML'}"
         if not isinstance(error, UnicodeDecodeError):

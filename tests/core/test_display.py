@@ -2,13 +2,13 @@
 
 from html.parser import HTMLParser
 from types import MappingProxyType
-from xml.etree.ElementTree import Element
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixllm_integrations import Calibration, Decision, Prediction
-from mixllm_integrations.core.markup import element, html_table, written
+from mixllm_integrations.core.markup import Element, element, html_table, written
 
 
 class Reader(HTMLParser):
@@ -108,3 +108,18 @@ def test_a_table_says_what_its_cells_are_heads_of():
         '<th scope="col">a</th><th scope="col">b</th></tr></thead>'
         '<tbody><tr><th scope="row">x</th><td>1</td></tr></tbody></table>'
     )
+
+
+def test_a_style_cannot_be_ended_from_inside():
+    assert written(element("style", None, "a > b {}")) == "<style>a > b {}</style>"
+    with pytest.raises(ValueError, match="must not hold"):
+        written(element("style", None, "</style><script>"))
+
+
+def test_what_has_no_end_has_none():
+    assert written(element("meta", {"charset": "utf-8"})) == '<meta charset="utf-8">'
+
+
+def test_what_turns_a_line_or_rings_a_bell_is_replaced():
+    page = written(element("p", {"title": "\u202e"}, "a\u202eb\x07\ud800"))
+    assert page == '<p title="?">a?b??</p>'.replace("?", "\N{REPLACEMENT CHARACTER}")

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from xml.etree.ElementTree import Element
 
-from mixllm_integrations.core.markup import Content, element
+from mixllm_integrations.core.markup import Content, Element, element
 
 __all__ = ["Axes", "Scale", "linear_ticks", "log_ticks", "money"]
 

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from xml.etree.ElementTree import Element
 
-from mixllm_integrations.core.markup import element
+from mixllm_integrations.core.markup import Element, element
 from mixllm_integrations.core.offpolicy import Interval
 from mixllm_integrations.report.details import Bin, Latency, SharesOverTime
 from mixllm_integrations.report.full import RecordedCurve
@@ -171,7 +170,7 @@ def recorded_chart(
             shown = [(_PER * cost, quality) for cost, quality in line]
             axes.line(f"line {role}", *shown)
             if shown:
-                axes.parts[-1].append(element("title", None, name))
+                axes.parts[-1].content.append(element("title", None, name))
         for key, (name, cost, quality) in zip(LETTERS, found.points, strict=False):
             x, y = axes.at_x(_PER * cost), axes.at_y(quality)
             hint = f"{name}: {quality:.1%} for {money(_PER * cost)} {_AXIS}"

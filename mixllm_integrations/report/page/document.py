@@ -4,9 +4,8 @@ import base64
 import hashlib
 from functools import lru_cache
 from importlib.resources import files
-from xml.etree.ElementTree import Element
 
-from mixllm_integrations.core.markup import Content, element, written
+from mixllm_integrations.core.markup import Content, Element, element, written
 from mixllm_integrations.report.full import Report
 from mixllm_integrations.report.page import learning_sections, sections
 

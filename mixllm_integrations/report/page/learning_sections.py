@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from xml.etree.ElementTree import Element
 
-from mixllm_integrations.core.markup import Content, element
+from mixllm_integrations.core.markup import Content, Element, element
 from mixllm_integrations.report.full import RecordedCurve, Report
 from mixllm_integrations.report.page import charts, parts
 

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from xml.etree.ElementTree import Element
 
-from mixllm_integrations.core.markup import Content, element, html_table
+from mixllm_integrations.core.markup import Content, Element, element, html_table
 from mixllm_integrations.core.offpolicy import Interval
 from mixllm_integrations.report.page.axes import money
 
@@ -145,11 +144,12 @@ def table(
     """
     made = html_table(caption, heads, rows)
     for row in made.iter("tr"):
-        for place, cell in enumerate(row):
+        for place, cell in enumerate(row.content):
+            assert isinstance(cell, Element)  # noqa: S101 - `html_table` makes them
             if place not in texts:
-                cell.set("class", "number")
-            if cell.get("scope") != "col" and place:
-                cell.set("data-label", heads[place])
+                cell.attributes["class"] = "number"
+            if cell.tag == "td":
+                cell.attributes["data-label"] = heads[place]
     label = {"class": "scroll", "role": "region", "tabindex": "0"}
     return element("div", {**label, "aria-label": caption}, made)
 

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from xml.etree.ElementTree import Element
 
-from mixllm_integrations.core.markup import Content, element
+from mixllm_integrations.core.markup import Content, Element, element
 from mixllm_integrations.core.offpolicy import Interval
 from mixllm_integrations.report.comparison import Alternative, Comparison
 from mixllm_integrations.report.full import Report
