@@ -362,6 +362,17 @@ def test_an_error_is_one_line_with_its_remedy_and_exit_code_2(
     assert not (files / "x").exists()
 
 
+def test_a_terminal_obeys_no_name_of_a_file(mixllm, files, router, tmp_path, capsys):
+    evil = {"query": "x", "candidate": "\x1b[2J[red]evil", "quality": 1}
+    file = tmp_path / "evil.jsonl"
+    file.write_text((files / "held_out.jsonl").read_text() + json.dumps(evil) + "\n")
+    told = ("-r", str(router), "--cost-target", "0.5")
+    run = mixllm("calibrate", str(file), *told)
+    assert run.returncode == 0, run.stderr
+    assert "\x1b" not in run.stdout + run.stderr
+    assert "[2J[red]evil are left out" in run.stderr
+
+
 @pytest.mark.parametrize("command", ["fit", "calibrate"])
 def test_what_is_no_router_is_not_written_over_nor_worked_for(
     mixllm, files, router, tmp_path, command
