@@ -208,7 +208,7 @@ class Labelling:
             self._file.file,
             cells.written,
             tuple(self._file.all()),
-            summed_up([a.name for a in self.asked], self._file.all(), len(self.items)),
+            summed_up([a.name for a in self.asked], self._file.all()),
             tuple(sorted(cells.failures, key=lambda f: (f.prompt, f.candidate))),
             missing - len(cells.failures),
             self._till.closed,

@@ -27,7 +27,7 @@ _OWN_RETRIES = frozenset(
 )
 
 
-def file_of(candidates: Candidates) -> CandidatesFile | None:
+def _file_of(candidates: Candidates) -> CandidatesFile | None:
     """Return the file of candidates, if it is one.
 
     Parameters
@@ -56,7 +56,7 @@ def asked_of(candidates: Candidates, *, max_output_tokens: int) -> list[Asked]:
     ConfigurationError
         If one cannot be asked, or two have one name.
     """
-    file = file_of(candidates)
+    file = _file_of(candidates)
     if file is not None:
         return [
             _from_file(file, entry, max_output_tokens, "candidates", number)
@@ -95,7 +95,7 @@ def judge_of(
     """
     if judge is not None and not isinstance(judge, str):
         return _from_object(judge, max_output_tokens)
-    file = file_of(candidates)
+    file = _file_of(candidates)
     own = None if file is None else file.judge
     if judge is None or (own and judge in {own.model, own.known_name}):
         if own is None or file is None:
