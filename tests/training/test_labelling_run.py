@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -144,6 +145,9 @@ def test_a_call_that_hangs_is_given_up(out):
     found = collect(SUMS[:1], [slow], out, patience=patience)
     assert [f.reason for f in found.failures] == ["TimeoutError"]
     assert found.spent > 0  # it may have been billed
+    own = replace(model("own", delay_seconds=30.0), timeout_seconds=0.05)
+    found = collect(SUMS[:1], [own], out, patience=Patience(attempts=1))
+    assert [f.reason for f in found.failures] == ["TimeoutError"]
 
 
 @pytest.mark.parametrize("concurrency", [1, 5])

@@ -48,7 +48,10 @@ _LONGEST_WAIT_SECONDS = 60.0
 class CandidateLike(Protocol):
     """A chat model with what a router has to know of it, as `CandidateModel`."""
 
-    model: Any
+    @property
+    def model(self) -> Any:  # noqa: ANN401 - a `BaseChatModel`
+        """Return the chat model."""
+        ...
 
     def candidate(self) -> Candidate:
         """Return name and prices."""
@@ -142,13 +145,16 @@ class Asked:
     max_output_tokens
         The longest answer that it may give.
     identity
-        What its answers depend on, beside the prompt.
+        What its answers depend on, beside the prompt; empty: its name and model.
+    timeout_seconds
+        After which a call to it is given up; ``None``: as `Patience` says.
     """
 
     candidate: Candidate
     model: "BaseChatModel"
     max_output_tokens: int
     identity: str = ""
+    timeout_seconds: float | None = None
     _given_up: str = ""
     _slots: asyncio.Semaphore = field(init=False, repr=False)
     _bounded: Any = field(default=None, repr=False)
@@ -233,7 +239,7 @@ class Asked:
             return Answer(**known.value)
 
         found = await self.buy(
-            lambda: self._call(item, patience.timeout_seconds),
+            lambda: self._call(item, self.timeout_seconds or patience.timeout_seconds),
             bound=self.bound(item.most_tokens),
             digest=digest,
             till=till,

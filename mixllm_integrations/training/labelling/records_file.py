@@ -41,10 +41,9 @@ class RecordsFile:
         self._graded_by: dict[tuple[str, str], str] = {}
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
             # Not "a": what is cut off must be overwritten.
-            self._opened = os.fdopen(
-                os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644), "rb+"
-            )
+            self._opened = os.fdopen(os.open(self.file, flags, 0o644), "rb+")
             self._read()
         except OSError as error:
             raise ConfigurationError(

@@ -127,6 +127,7 @@ def _from_file(
         most,
         # Not the name: who is called otherwise answers as before.
         identity=digest_of(entry.model, entry.arguments),
+        timeout_seconds=entry.timeout_seconds,
     )
 
 
@@ -136,4 +137,5 @@ def _from_object(given: CandidateLike, most: int) -> Asked:
             "a candidate must be a CandidateModel around a chat model, not a "
             f"{type(given).__name__}"
         )
-    return Asked(given.candidate(), given.model, most)
+    seconds = getattr(given, "timeout_seconds", None)
+    return Asked(given.candidate(), given.model, most, timeout_seconds=seconds)
