@@ -275,12 +275,18 @@ def test_what_cannot_be_graded_is_told_before_anything_is_asked(out):
         ({"concurrency": 1.5}, "whole number"),
         ({"sample": 0}, "sample"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"judge": "nobody"}, "unknown judge 'nobody'"),
     ],
 )
 def test_settings_that_cannot_be_used_are_told_of(out, settings, told):
     with pytest.raises(ConfigurationError, match=told):
         collect(SUMS, [model("small")], out, **settings)
+
+
+def test_a_judge_is_looked_for_only_where_one_is_needed(out):
+    small = model("small")
+    assert collect(SUMS, [small], out, judge="nobody").is_complete
+    with pytest.raises(ConfigurationError, match="unknown judge 'nobody'"):
+        collect(["Why?"], [small], out, judge="nobody")
 
 
 def test_candidates_must_be_several_of_different_names(out):
