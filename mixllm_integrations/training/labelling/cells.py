@@ -109,6 +109,8 @@ class Cells:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.concurrency):
                     group.create_task(work())
+        except ExceptionGroup as failed:  # one is enough to know
+            raise failed.exceptions[0] from failed
         finally:
             for task in self._answers.values():
                 task.cancel()  # those that are done do not mind
