@@ -55,8 +55,8 @@ def collect(
         typer.Option(
             "--judge",
             metavar="PROVIDER:NAME",
-            help="Who grades where a prompt has no reference; else [judge] of the "
-            "file of candidates.",
+            help="Who grades where a prompt has no reference; else the table judge "
+            "of the file of candidates.",
         ),
     ] = None,
     pairwise: Annotated[

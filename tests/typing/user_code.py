@@ -31,6 +31,15 @@ from mixllm_integrations import (
     StaticEncoder,
 )
 from mixllm_integrations.core.encoder import Encoder, encoder_spec, load_encoder
+from mixllm_integrations.training import (
+    Adaptive,
+    Collection,
+    Labelling,
+    PromptItem,
+    acollect,
+    collect,
+    read_prompts,
+)
 
 __all__: list[str] = []
 
@@ -143,3 +152,22 @@ def chat(cheap: BaseChatModel, strong: BaseChatModel, router: Router) -> AIMessa
     assert_type(answer, AIMessage)
     message: BaseMessage = answer
     return message if isinstance(message, AIMessage) else answer
+
+
+def configured(file: Path) -> MixLLMChatModel:
+    assert_type(ChatMixLLM.from_config("candidates.toml"), MixLLMChatModel)
+    return MixLLMChatModel.from_config(file, temperature=0.2, store=None)
+
+
+def grade(item: PromptItem, answer: str) -> float:
+    return float(answer == item.reference)
+
+
+async def label(pool: list[CandidateModel], out: Path) -> Sequence[RoutingRecord]:
+    log = read_prompts("log.jsonl")
+    found = collect(log.items, pool, out, scorer=grade, judge=pool[0])
+    assert_type(found, Collection)
+    assert_type(await acollect("log.jsonl", "candidates.toml", out), Collection)
+    with Labelling(["Why?"], pool, out, adaptive=Adaptive(half_width=0.1)) as run:
+        print(run.estimate().cost)
+        return [*run.collect().records, *log.records]

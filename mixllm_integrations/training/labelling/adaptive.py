@@ -53,19 +53,19 @@ class Adaptive:
         number_between(self.step, "step", low=2, high_is_allowed=False)
 
 
-def half_width(grades: Sequence[float], total: int) -> float:
-    """Return half of the 95 % interval of a mean over a finite sample.
+def half_width(grades: Sequence[float], total: float = math.inf) -> float:
+    """Return half of the 95 % interval of a mean.
 
     Parameters
     ----------
     grades
         Those that are known, drawn by lot.
     total
-        How many there would be.
+        How many there would be; infinity: the traffic, not only a sample of it.
 
     Examples
     --------
-    >>> half_width([1.0, 1.0], 2), round(half_width([1.0, 0.0], 1_000_000), 2)
+    >>> half_width([1.0, 1.0], 2), round(half_width([1.0, 0.0]), 2)
     (0.0, 0.49)
     """
     count = len(grades)
@@ -74,7 +74,7 @@ def half_width(grades: Sequence[float], total: int) -> float:
     seen = (*grades, 0.0, 1.0)
     mean = math.fsum(seen) / len(seen)
     variance = math.fsum((grade - mean) ** 2 for grade in seen) / len(seen)
-    left = (total - count) / max(total - 1, 1)
+    left = 1.0 if math.isinf(total) else (total - count) / max(total - 1, 1)
     return _NORMAL_95 * math.sqrt(variance / len(seen) * left)
 
 

@@ -18,7 +18,7 @@ from mixllm_integrations.serving.errors import (
 from mixllm_integrations.serving.query import text_tokens
 from mixllm_integrations.serving.retry_after import retry_after_seconds
 from mixllm_integrations.training.labelling.prompts import PromptItem, digest_of
-from mixllm_integrations.training.labelling.till import LimitReachedError, Till
+from mixllm_integrations.training.labelling.till import Till
 from mixllm_integrations.training.tag_asking import model_name
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "CandidateLike",
     "GivenUpError",
     "Patience",
+    "UnreadableGradeError",
     "bounded",
     "failure_name",
 ]
@@ -48,7 +49,10 @@ _LONGEST_WAIT_SECONDS = 60.0
 class CandidateLike(Protocol):
     """A chat model with what a router has to know of it, as `CandidateModel`."""
 
-    model: Any
+    @property
+    def model(self) -> Any:  # noqa: ANN401 - a `BaseChatModel`
+        """Return the chat model."""
+        ...
 
     def candidate(self) -> Candidate:
         """Return name and prices."""
@@ -57,6 +61,20 @@ class CandidateLike(Protocol):
 
 class GivenUpError(MixLLMError):
     """A candidate is not asked any more: every call would fail in the same way."""
+
+
+class UnreadableGradeError(MixLLMError):
+    """A judge gave no grade that can be used.
+
+    Parameters
+    ----------
+    paid
+        USD that it has cost all the same; ``None``: nobody knows.
+    """
+
+    def __init__(self, paid: float | None = None) -> None:
+        self.paid = paid
+        super().__init__("the judge gave no grade that can be read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +135,11 @@ class Patience:
         for attempt in range(1, self.attempts + 1):
             try:
                 return await call()
-            except (LimitReachedError, GivenUpError):
-                raise
             except Exception as error:
-                if attempt == self.attempts or is_lasting(error):
+                # Our own errors, such as a full disk, no further call would mend.
+                is_ours = isinstance(error, MixLLMError)
+                is_ours = is_ours and not isinstance(error, UnreadableGradeError)
+                if is_ours or attempt == self.attempts or is_lasting(error):
                     raise
                 wait = self.first_wait_seconds * 2 ** (attempt - 1)
                 wait *= random.uniform(1.0, 1.3)  # noqa: S311 - not all at once
@@ -142,13 +161,16 @@ class Asked:
     max_output_tokens
         The longest answer that it may give.
     identity
-        What its answers depend on, beside the prompt.
+        What its answers depend on, beside the prompt; empty: its name and model.
+    timeout_seconds
+        After which a call to it is given up; ``None``: as `Patience` says.
     """
 
     candidate: Candidate
     model: "BaseChatModel"
     max_output_tokens: int
     identity: str = ""
+    timeout_seconds: float | None = None
     _given_up: str = ""
     _slots: asyncio.Semaphore = field(init=False, repr=False)
     _bounded: Any = field(default=None, repr=False)
@@ -233,7 +255,7 @@ class Asked:
             return Answer(**known.value)
 
         found = await self.buy(
-            lambda: self._call(item, patience.timeout_seconds),
+            lambda: self._call(item, self.timeout_seconds or patience.timeout_seconds),
             bound=self.bound(item.most_tokens),
             digest=digest,
             till=till,
@@ -280,7 +302,9 @@ class Asked:
             return await patience.over(once)
         except Exception as error:
             about_the_prompt = is_callers_mistake(error) or is_unable(error)
-            if is_lasting(error) and not about_the_prompt and not self._given_up:
+            is_ours = isinstance(error, MixLLMError)
+            lasts = is_lasting(error) and not about_the_prompt and not is_ours
+            if lasts and not self._given_up:
                 self._given_up = f"not asked any more after {failure_name(error)}"
             raise
 

@@ -105,9 +105,15 @@ class Cells:
                     return
                 await self._cell(item, asked)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.concurrency):
-                group.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.concurrency):
+                    group.create_task(work())
+        except ExceptionGroup as failed:  # one is enough to know
+            raise failed.exceptions[0] from failed
+        finally:
+            for task in self._answers.values():
+                task.cancel()  # those that are done do not mind
 
     async def run_adaptive(self, rule: Adaptive) -> None:
         """Ask what is worth most, until the rule says that it is enough.

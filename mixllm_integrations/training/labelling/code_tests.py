@@ -23,8 +23,8 @@ _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORE
 _READ_BYTES = 4_096
 _MOST_FILE_BYTES = 1_000_000
 
-# The token is printed after the tests only, so code that ends early fails. It
-# comes on standard input: what runs before cannot have read it.
+# The token is printed after the tests only, so code that ends early fails; who sets
+# out to cheat can still find it.
 _HARNESS = """
 import sys
 token = sys.stdin.readline()

@@ -10,15 +10,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
-from mixllm_integrations.core.errors import ConfigurationError, MixLLMError
-from mixllm_integrations.training.labelling.asking import Asked, Patience
+from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.training.labelling.asking import (
+    Asked,
+    Patience,
+    UnreadableGradeError,
+)
 from mixllm_integrations.training.labelling.prompts import PromptItem, digest_of
 from mixllm_integrations.training.labelling.till import Till
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import UsageMetadataCallbackHandler
 
-__all__ = ["Judge", "UnreadableGradeError"]
+__all__ = ["Judge"]
 
 _GRADE = """\
 You grade the answer of an AI assistant. Judge how well it does what was asked: \
@@ -52,20 +56,6 @@ _FORM_TOKENS = 2_000
 _usage: ContextVar["UsageMetadataCallbackHandler | None"] = ContextVar(
     "mixllm_judge_usage", default=None
 )
-
-
-class UnreadableGradeError(MixLLMError):
-    """A judge gave no grade that can be used.
-
-    Parameters
-    ----------
-    paid
-        USD that it has cost all the same; ``None``: nobody knows.
-    """
-
-    def __init__(self, paid: float | None = None) -> None:
-        self.paid = paid
-        super().__init__("the judge gave no grade that can be read")
 
 
 class Judge:

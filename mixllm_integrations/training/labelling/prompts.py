@@ -15,7 +15,16 @@ from mixllm_integrations.serving.query import (
     text_tokens,
 )
 
-__all__ = ["SCORERS", "PromptItem", "as_items", "digest_of", "messages_in", "sampled"]
+__all__ = [
+    "SCORERS",
+    "PromptItem",
+    "as_items",
+    "digest_of",
+    "item_of",
+    "messages_in",
+    "sampled",
+    "text_in",
+]
 
 #: How an answer may be graded.
 SCORERS = ("exact", "regex", "json_schema", "code", "judge", "pairwise")

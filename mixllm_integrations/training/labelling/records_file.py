@@ -41,15 +41,12 @@ class RecordsFile:
         self._graded_by: dict[tuple[str, str], str] = {}
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
             # Not "a": what is cut off must be overwritten.
-            self._opened = os.fdopen(
-                os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644), "rb+"
-            )
+            self._opened = os.fdopen(os.open(self.file, flags, 0o644), "rb+")
             self._read()
         except OSError as error:
-            raise ConfigurationError(
-                f"{self.file} cannot be written: {error.strerror}"
-            ) from error
+            raise self._unwritable(error) from error
 
     def has(self, query_id: str, candidate: str, graded_by: str) -> bool:
         """Tell whether a record is there already.
@@ -92,8 +89,11 @@ class RecordsFile:
         """
         told = {k: v for k, v in asdict(record).items() if v is not None}
         line = json.dumps({**told, "query_id": query_id, "graded_by": graded_by})
-        self._opened.write(line.encode() + b"\n")
-        self._opened.flush()
+        try:
+            self._opened.write(line.encode() + b"\n")
+            self._opened.flush()
+        except OSError as error:
+            raise self._unwritable(error) from error
         self._note(record, query_id, graded_by)
 
     def all(self) -> list[RoutingRecord]:
@@ -114,6 +114,9 @@ class RecordsFile:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _unwritable(self, error: OSError) -> ConfigurationError:
+        return ConfigurationError(f"{self.file} cannot be written: {error.strerror}")
 
     def _read(self) -> None:
         end = 0

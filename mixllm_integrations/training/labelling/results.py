@@ -41,7 +41,7 @@ class CandidateLabels:
     quality
         Their mean quality; ``None`` without any.
     half_width
-        Of its 95 % interval over the sample.
+        Of the 95 % interval of that mean, for traffic like the sample.
     cost
         USD of the answers in the records.
     """
@@ -110,7 +110,7 @@ class Collection:
 
 
 def summed_up(
-    names: Sequence[str], records: Sequence[RoutingRecord], prompts: int
+    names: Sequence[str], records: Sequence[RoutingRecord]
 ) -> dict[str, CandidateLabels]:
     """Return what is known of each candidate.
 
@@ -120,8 +120,6 @@ def summed_up(
         The candidates.
     records
         Of all of them.
-    prompts
-        How many prompts there are.
     """
     found = {}
     for name in names:
@@ -130,7 +128,7 @@ def summed_up(
         found[name] = CandidateLabels(
             len(own),
             sum(grades) / len(grades) if grades else None,
-            half_width(grades, prompts),
+            half_width(grades),
             sum(record.cost or 0.0 for record in own),
         )
     return found

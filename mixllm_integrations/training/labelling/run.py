@@ -139,8 +139,11 @@ class Labelling:
         self._numbers = {item.digest: n for n, item in enumerate(items, start=1)}
         self.items = sampled(items, sample, seed)
         self.asked = asked_of(candidates, max_output_tokens=max_output_tokens)
-        found = judge_of(judge, candidates, max_output_tokens=max_output_tokens)
-        self._judge = found if any(self._needs(scorer, i) for i in self.items) else None
+        self._judge = None  # its key is not needed where nobody has to judge
+        if any(self._needs(scorer, item) for item in self.items):
+            self._judge = judge_of(
+                judge, candidates, max_output_tokens=max_output_tokens
+            )
         self._grading = Grading(
             scorer=scorer,
             by_judge=by_judge,
@@ -208,7 +211,7 @@ class Labelling:
             self._file.file,
             cells.written,
             tuple(self._file.all()),
-            summed_up([a.name for a in self.asked], self._file.all(), len(self.items)),
+            summed_up([a.name for a in self.asked], self._file.all()),
             tuple(sorted(cells.failures, key=lambda f: (f.prompt, f.candidate))),
             missing - len(cells.failures),
             self._till.closed,

@@ -27,7 +27,7 @@ _OWN_RETRIES = frozenset(
 )
 
 
-def file_of(candidates: Candidates) -> CandidatesFile | None:
+def _file_of(candidates: Candidates) -> CandidatesFile | None:
     """Return the file of candidates, if it is one.
 
     Parameters
@@ -56,7 +56,7 @@ def asked_of(candidates: Candidates, *, max_output_tokens: int) -> list[Asked]:
     ConfigurationError
         If one cannot be asked, or two have one name.
     """
-    file = file_of(candidates)
+    file = _file_of(candidates)
     if file is not None:
         return [
             _from_file(file, entry, max_output_tokens, "candidates", number)
@@ -95,7 +95,7 @@ def judge_of(
     """
     if judge is not None and not isinstance(judge, str):
         return _from_object(judge, max_output_tokens)
-    file = file_of(candidates)
+    file = _file_of(candidates)
     own = None if file is None else file.judge
     if judge is None or (own and judge in {own.model, own.known_name}):
         if own is None or file is None:
@@ -127,6 +127,7 @@ def _from_file(
         most,
         # Not the name: who is called otherwise answers as before.
         identity=digest_of(entry.model, entry.arguments),
+        timeout_seconds=entry.timeout_seconds,
     )
 
 
@@ -136,4 +137,5 @@ def _from_object(given: CandidateLike, most: int) -> Asked:
             "a candidate must be a CandidateModel around a chat model, not a "
             f"{type(given).__name__}"
         )
-    return Asked(given.candidate(), given.model, most)
+    seconds = getattr(given, "timeout_seconds", None)
+    return Asked(given.candidate(), given.model, most, timeout_seconds=seconds)
