@@ -325,13 +325,12 @@ class DecisionLedger:
     def state(
         self, *, version: int | None = None, unheard: bool = False
     ) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
-        """Return everything pending, for a restart.
+        """Return what is pending, for a restart.
 
         Parameters
         ----------
         version
-            Leave out decisions by other versions of the knowledge: nothing can
-            be learned from their contexts now. ``None``: there is only one.
+            Of the knowledge: decisions by others teach nothing; ``None``: all.
         unheard
             Leave out those of which a log has all that was told here, too.
 
@@ -367,8 +366,7 @@ class DecisionLedger:
         Parameters
         ----------
         rows, contexts
-            What `state` returned. A damaged row is left out and counted in
-            `unreadable`.
+            What `state` returned. A damaged row is left out and counted.
         capacity, max_age_seconds, clock
             As for the class; they may differ from those of the saved ledger.
 

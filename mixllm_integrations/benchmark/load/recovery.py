@@ -151,17 +151,17 @@ def _write(
 
 def _events(router: Router, chance: random.Random) -> Iterator[NewEvent]:
     """Yield what a worker logs, and let the router learn it on the way."""
-    records = [
-        _decided(router, " ".join(chance.choices(_WORDS, k=12)) + "?")
-        for _ in range(_KINDS)
-    ]
     skill = {"small": 0.55, "medium": 0.7, "large": 0.85}
+    records = [
+        _decided(router, " ".join(chance.choices(_WORDS, k=12)) + "?", among=[name])
+        for name in itertools.islice(itertools.cycle(skill), _KINDS)
+    ]
     while True:
         record = chance.choice(records)
         handed_over = record["handed_over"]
         decision_id = f"{chance.getrandbits(128):032x}"
-        yield _event("decision", decision_id, record)
         router.adopt(decision_id, handed_over)
+        yield _event("decision", decision_id, record)
         told: dict[str, Any] = {
             "input_tokens": 20,
             "output_tokens": int(chance.lognormvariate(5.0, 0.7)) + 1,
@@ -170,26 +170,26 @@ def _events(router: Router, chance: random.Random) -> Iterator[NewEvent]:
             "time_to_first_token_seconds": None,
             "error": None,
         }
-        yield _event("outcome", decision_id, told)
         outcome = Outcome(**told)
         router.record_outcome(decision_id, outcome)
         router.learn_speed(decision_id, outcome)
         router.heard_own(decision_id, "outcome")
+        yield _event("outcome", decision_id, told)
         name = handed_over["candidate"]
         reward = round(min(max(chance.gauss(skill[name], 0.2), 0.0), 1.0), 3)
         said = {"reward": reward, "kind": "refined", "source": "judge"}
-        yield _event("feedback", decision_id, said)
         router.record_feedback(decision_id, reward)
         router.heard_own(decision_id, "refined")
+        yield _event("feedback", decision_id, said)
 
 
 def _event(kind: str, decision_id: str, payload: dict[str, Any]) -> NewEvent:
     return NewEvent(kind, decision_id, {**payload, "worker": "an old one"})
 
 
-def _decided(router: Router, query: str) -> dict[str, Any]:
+def _decided(router: Router, query: str, *, among: list[str]) -> dict[str, Any]:
     """Return what is logged of a decision that this router makes."""
-    decision = router.route(query)
+    decision = router.route(query, among=among)
     handed_over = router.hand_over(decision.id)
     router.record_outcome(decision.id, Outcome(0, 0, error="not asked"))
     names = list(decision.scores)
