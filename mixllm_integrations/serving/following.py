@@ -107,7 +107,7 @@ class Follower:
         self._failing = False
         self._closed = False
         self._journals: weakref.WeakSet[Journal] = weakref.WeakSet()
-        self._listener = Listener(router, self.log, own=self._own)
+        self._listener = Listener(router, self.log, own=lambda: self._names)
         self.begin_anew()
         survive_forks(self)
 
@@ -225,6 +225,7 @@ class Follower:
             store = self._open_store()
             if store is None or self._closed:
                 return None
+            self._names = self._own()
             after = self._router.heard(self.log) or 0
             events, last = store.tail(after, limit=_PAGE)
             if last == after:
@@ -301,8 +302,8 @@ class Follower:
         self._listener.lock.release()
 
     def _own(self) -> frozenset[str]:
-        self._names |= {journal.worker for journal in list(self._journals)}
-        return self._names if self._worker is None else self._names | {self._worker}
+        fixed = set() if self._worker is None else {self._worker}
+        return self._names | fixed | {j.worker for j in list(self._journals)}
 
     def _open_store(self) -> SharedStore | None:
         """Return the log, through whichever connection is open."""
