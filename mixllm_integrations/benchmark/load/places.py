@@ -108,9 +108,7 @@ def place(name: str, servers: Databases, folder: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def _store(
-    name: str, servers: Databases, file: Path, own: str
-) -> Iterator[str | None]:
+def _store(name: str, servers: Databases, file: Path, own: str) -> Iterator[str | None]:
     if name in _NEEDS_POSTGRES and servers.postgres is not None:
         with _schema(servers.postgres, own) as url:
             yield url

@@ -116,7 +116,7 @@ def measure_rates(
         Told what is measured next.
     """
     plan = RatePlan() if plan is None else plan
-    found = []
+    found: list[RateFigures] = []
     for name in databases.names:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -145,7 +145,11 @@ class Worker:
         else:
             seconds = self._loop.run(_gathered(model, shares))
         ended = time.monotonic()
-        return {"seconds": sum(seconds, []), "began": began, "ended": ended}
+        return {
+            "seconds": list(itertools.chain(*seconds)),
+            "began": began,
+            "ended": ended,
+        }
 
     def flush(self) -> dict[str, Any]:
         """Wait until everything is logged."""
