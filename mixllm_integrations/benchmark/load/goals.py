@@ -11,6 +11,8 @@ __all__ = ["FLAT_BYTES", "goals"]
 # Our choice: a pending decision takes more than 1,000 bytes, so it is far less than
 # one call in ten that is kept; what an allocator holds back is no leak.
 FLAT_BYTES = 100.0
+# Before that, what is bounded, such as pending decisions, still fills.
+_FULL_AFTER = 100_000
 _CENT_OF_A_CENT = 1e-9
 
 
@@ -45,7 +47,7 @@ def _of_soak(result: LoadResult) -> Iterator[Goal]:
     for one in result.soak:
         what = f"{one.calls:,} calls, {one.place}"
         slope = one.memory.bytes_per_call
-        if slope is not None:
+        if slope is not None and one.calls >= _FULL_AFTER:
             yield Goal(
                 f"{what}: memory kept, second half",
                 f"≤ {FLAT_BYTES:g} bytes a call",
