@@ -1,6 +1,8 @@
 """Load: rates, memory and faults measured by processes of their own, in a tiny form."""
 
+import io
 import json
+import logging
 import os
 from dataclasses import replace
 
@@ -15,7 +17,7 @@ from mixllm_integrations.benchmark.call_figures import (
     Timing,
 )
 from mixllm_integrations.benchmark.commands import app
-from mixllm_integrations.benchmark.load import run
+from mixllm_integrations.benchmark.load import run, soak, worker
 from mixllm_integrations.benchmark.load.books import Books
 from mixllm_integrations.benchmark.load.figures import ChaosFigures
 from mixllm_integrations.benchmark.load.goals import FLAT_BYTES, goals
@@ -32,7 +34,7 @@ from mixllm_integrations.benchmark.load.rates import RateFigures, RatePlan
 from mixllm_integrations.benchmark.load.results import LoadResult
 from mixllm_integrations.benchmark.load.soak import SoakFigures, Soaking
 from mixllm_integrations.benchmark.load.tables import plot_result
-from mixllm_integrations.benchmark.load.talking import Talking
+from mixllm_integrations.benchmark.load.talking import Talking, serve
 from mixllm_integrations.benchmark.load.worker import AT_ONCE, MODES, Worker
 from mixllm_integrations.core.errors import MixLLMError
 from mixllm_integrations.plots.load import plot_load
@@ -223,41 +225,42 @@ class TestPlaces:
             redis.Redis.from_url(REDIS_URL) as client,
             place(REDIS, Databases(redis=REDIS_URL), tmp_path) as found,
         ):
-            worker = Worker(shared_state=found.shared_state)
-            call = worker.model.dispatcher.begin("q")
+            made = Worker(shared_state=found.shared_state)
+            dispatcher = made.model.dispatcher
+            call = dispatcher.begin("q")
             namespace = found.shared_state.rpartition("=")[2]
-            worker.model.dispatcher.cooldown.start(call.candidate)
-            worker.model.dispatcher.live.close()
-            worker.close()
+            dispatcher.cooldown.start(call.candidate)
+            dispatcher.live.close()
+            made.close()
         with redis.Redis.from_url(REDIS_URL) as client:
             assert list(client.scan_iter(f"{{{namespace}}}*")) == []
 
 
 class TestWorker:
     @pytest.fixture
-    def worker(self, tmp_path):
+    def calling(self, tmp_path):
         made = Worker(store=f"sqlite:///{tmp_path}/log.db")
         yield made
         made.close()
 
-    def test_every_way_makes_all_its_calls_and_each_is_logged(self, worker):
+    def test_every_way_makes_all_its_calls_and_each_is_logged(self, calling):
         for mode in MODES:
             told = {"mode": mode, "who": "ours", "calls": 2 * AT_ONCE}
-            found = worker.obey(told)
+            found = calling.obey(told)
             assert len(found["seconds"]) == 2 * AT_ONCE
             assert found["ended"] > found["began"]
-        assert worker.obey({"flush": True})["lost"] == 0
-        store = worker.model.dispatcher.journal.store
+        assert calling.obey({"flush": True})["lost"] == 0
+        store = calling.model.dispatcher.journal.store
         kinds = [event.kind for event in store.events()]
         calls = 2 * AT_ONCE * 3  # bare decisions are not logged
         assert (kinds.count("decision"), kinds.count("outcome")) == (calls, calls)
 
-    def test_the_bare_model_logs_nothing(self, worker):
-        worker.called("calls", BARE, 3)
-        assert list(worker.model.dispatcher.journal.store.events()) == []
+    def test_the_bare_model_logs_nothing(self, calling):
+        calling.called("calls", BARE, 3)
+        assert list(calling.model.dispatcher.journal.store.events()) == []
 
-    def test_answers_are_as_long_as_expected(self, worker, caplog):
-        worker.called("calls", "ours", 60)
+    def test_answers_are_as_long_as_expected(self, calling, caplog):
+        calling.called("calls", "ours", 60)
         assert "length" not in caplog.text
 
     def test_a_process_that_ends_is_told(self):
@@ -268,16 +271,39 @@ class TestWorker:
             process.heard()
 
 
+class TestTalking:
+    def test_each_line_of_the_input_is_answered(self, monkeypatch, capsys):
+        lines = io.StringIO('{"factor": 2}\n{"n": 3}\n{"n": 4}\n')
+        monkeypatch.setattr("sys.stdin", lines)
+        serve(lambda first: lambda told: first["factor"] * told["n"])
+        assert capsys.readouterr().out.split() == ['"ready"', "6", "8"]
+
+    @pytest.mark.parametrize("module", [worker, soak])
+    def test_what_answers_is_made_of_the_first_line(self, module, monkeypatch):
+        logger = logging.getLogger("mixllm_integrations")
+        monkeypatch.setattr(logger, "level", logger.level)
+        assert callable(module._made({"store": None}))
+        assert logger.level == logging.ERROR
+
+    def test_it_is_asked_and_answers(self):
+        module = "mixllm_integrations.benchmark.load.worker"
+        with Talking(module, {"number": 1}) as process:
+            assert process.pid != os.getpid()
+            assert process.heard() == "ready"
+            told = {"mode": "calls", "who": "ours", "calls": 2}
+            assert len(process.ask(told)["seconds"]) == 2
+
+
 class TestSoak:
     def test_failures_feedback_and_streams_given_up_are_all_there(self):
         soaking = Soaking()
-        found = soaking.called({"calls": 400})
+        found = soaking.called({"calls": 200})
         soaking.close()
-        assert found["abandoned"] == 40
-        assert found["feedback"] == 80
+        assert found["abandoned"] == 20
+        assert found["feedback"] == 40
         assert found["failed"] > 0
         assert (found["in_flight"], found["lost"]) == (0, 0)
-        assert [one["calls"] for one in found["memory"]][-1] == 400
+        assert [one["calls"] for one in found["memory"]][-1] == 200
 
     def test_there_is_no_end_of_errors(self):
         from mixllm_integrations.benchmark.load.soak import _NowAndThen
@@ -320,18 +346,18 @@ class TestGoals:
     def test_memory_that_grows_is_named(self, slope, missed):
         # Samples at 50,000, 100,000, 150,000 and 200,000 calls, on one line.
         held = [round(10**9 + slope * n * 50_000) for n in range(4)]
-        soak = replace(SOAK, memory=memory(*held))
-        assert soak.memory.bytes_per_call == pytest.approx(slope, abs=1e-4)
+        grown = replace(SOAK, memory=memory(*held))
+        assert grown.memory.bytes_per_call == pytest.approx(slope, abs=1e-4)
         assert FLAT_BYTES == 100.0
-        assert len(unreached(replace(RESULT, soak=(soak,)))) == missed
+        assert len(unreached(replace(RESULT, soak=(grown,)))) == missed
 
     def test_what_still_fills_is_not_judged(self):
-        soak = replace(SOAK, calls=4_000, memory=memory(1, 10**9, calls=4_000))
-        assert unreached(replace(RESULT, soak=(soak,))) == []
+        few = replace(SOAK, calls=4_000, memory=memory(1, 10**9, calls=4_000))
+        assert unreached(replace(RESULT, soak=(few,))) == []
 
     def test_events_that_were_given_up_are_named(self):
-        rate, soak = replace(RATE, lost=2), replace(SOAK, lost=1, in_flight=1)
-        found = unreached(replace(RESULT, rates=(rate,), soak=(soak,)))
+        rate, kept = replace(RATE, lost=2), replace(SOAK, lost=1, in_flight=1)
+        found = unreached(replace(RESULT, rates=(rate,), soak=(kept,)))
         assert [what.rpartition(": ")[2] for what in found] == [
             "events given up",
             "calls that count as load at the end",
@@ -356,9 +382,9 @@ class TestResult:
         from mixllm_integrations.benchmark.load.tables import print_load
 
         samples = (MemorySample(100_000, None, {}), MemorySample(200_000, None, {}))
-        soak = replace(SOAK, memory=MemoryFigures(samples, None))
+        unread = replace(SOAK, memory=MemoryFigures(samples, None))
         chaos = replace(CHAOS, latency_seconds=None, answered_again_after_seconds=None)
-        print_load(replace(RESULT, soak=(soak,), chaos=chaos), Console(width=200))
+        print_load(replace(RESULT, soak=(unread,), chaos=chaos), Console(width=200))
         shown = capsys.readouterr().out
         assert "never" in shown
         assert "memory kept" not in shown
