@@ -17,9 +17,10 @@ from mixllm_integrations.benchmark.call_figures import (
     Timing,
 )
 from mixllm_integrations.benchmark.commands import app
-from mixllm_integrations.benchmark.load import run, soak, worker
+from mixllm_integrations.benchmark.load import full_speed, run, soak
 from mixllm_integrations.benchmark.load.books import Books
 from mixllm_integrations.benchmark.load.figures import ChaosFigures
+from mixllm_integrations.benchmark.load.full_speed import AT_ONCE, MODES, Worker
 from mixllm_integrations.benchmark.load.goals import FLAT_BYTES, goals
 from mixllm_integrations.benchmark.load.places import (
     BOTH,
@@ -35,7 +36,6 @@ from mixllm_integrations.benchmark.load.results import LoadResult
 from mixllm_integrations.benchmark.load.soak import SoakFigures, Soaking
 from mixllm_integrations.benchmark.load.tables import plot_result
 from mixllm_integrations.benchmark.load.talking import Talking, serve
-from mixllm_integrations.benchmark.load.worker import AT_ONCE, MODES, Worker
 from mixllm_integrations.core.errors import MixLLMError
 from mixllm_integrations.plots.load import plot_load
 from mixllm_integrations.store import open_store
@@ -265,7 +265,9 @@ class TestWorker:
 
     def test_a_process_that_ends_is_told(self):
         with (
-            Talking("mixllm_integrations.benchmark.load.worker", {"odd": 1}) as process,
+            Talking(
+                "mixllm_integrations.benchmark.load.full_speed", {"odd": 1}
+            ) as process,
             pytest.raises(MixLLMError, match="has ended: 1"),
         ):
             process.heard()
@@ -278,7 +280,7 @@ class TestTalking:
         serve(lambda first: lambda told: first["factor"] * told["n"])
         assert capsys.readouterr().out.split() == ['"ready"', "6", "8"]
 
-    @pytest.mark.parametrize("module", [worker, soak])
+    @pytest.mark.parametrize("module", [full_speed, soak])
     def test_what_answers_is_made_of_the_first_line(self, module, monkeypatch):
         logger = logging.getLogger("mixllm_integrations")
         monkeypatch.setattr(logger, "level", logger.level)
@@ -286,7 +288,7 @@ class TestTalking:
         assert logger.level == logging.ERROR
 
     def test_it_is_asked_and_answers(self):
-        module = "mixllm_integrations.benchmark.load.worker"
+        module = "mixllm_integrations.benchmark.load.full_speed"
         with Talking(module, {"number": 1}) as process:
             assert process.pid != os.getpid()
             assert process.heard() == "ready"

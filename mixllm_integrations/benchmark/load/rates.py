@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from mixllm_integrations.benchmark.call_figures import BARE, CallFigures, Timing
+from mixllm_integrations.benchmark.load.full_speed import (
+    ALONE,
+    AT_ONCE,
+    DECIDING,
+    MODES,
+)
 from mixllm_integrations.benchmark.load.places import Databases, Place, place
 from mixllm_integrations.benchmark.load.talking import Talking
-from mixllm_integrations.benchmark.load.worker import ALONE, AT_ONCE, DECIDING, MODES
 
 __all__ = ["RateFigures", "RatePlan", "measure_rates", "usable_cores"]
 
-_WORKER = "mixllm_integrations.benchmark.load.worker"
+_WORKER = "mixllm_integrations.benchmark.load.full_speed"
 _OURS = "ours"
 
 

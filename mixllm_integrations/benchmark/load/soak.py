@@ -20,6 +20,7 @@ from langchain_core.runnables import RunnableConfig
 
 from mixllm_integrations.benchmark.call_figures import MemoryFigures
 from mixllm_integrations.benchmark.chat_probe import without_tracing
+from mixllm_integrations.benchmark.load.full_speed import prompt, shipped_model
 from mixllm_integrations.benchmark.load.places import (
     NONE,
     POSTGRES,
@@ -28,7 +29,6 @@ from mixllm_integrations.benchmark.load.places import (
     place,
 )
 from mixllm_integrations.benchmark.load.talking import Talking, quiet, serve
-from mixllm_integrations.benchmark.load.worker import prompt, shipped_model
 from mixllm_integrations.benchmark.memory_probe import remembered
 from mixllm_integrations.benchmark.serving_probe import resident_bytes
 from mixllm_integrations.langchain import MixLLMChatModel
