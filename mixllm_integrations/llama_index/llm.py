@@ -73,6 +73,8 @@ class MixLLM(ToolCallingLLM):
     store
         Where decisions, outcomes and feedback are logged: ``None``, a URL such
         as ``"sqlite:///mixllm.db"``, or a store. Prompts are never logged.
+    learn_from_store
+        Whether to learn from what others log there; else it is only a log.
     willingness_to_pay
         USD for one whole point of quality; ``None``: that of the router.
     query_from
@@ -105,6 +107,7 @@ class MixLLM(ToolCallingLLM):
         description="What the router chooses from.", repr=False
     )
     give_up_after_seconds: float = 0.0
+    learn_from_store: bool = Field(default=True, exclude=True, repr=False)
     shared_state: Any = Field(default=None, exclude=True, repr=False)
     _store: EventStore | str | None = PrivateAttr(default=None)
     _cooldown_seconds: float = PrivateAttr()
@@ -130,10 +133,9 @@ class MixLLM(ToolCallingLLM):
             willingness_to_pay=willingness_to_pay,
         )
         super().__init__(candidates=entries, query_from=query_from, **settings)
-        where = self.shared_state
-        dispatcher = Dispatcher(
-            router, cooldown_seconds=cooldown_seconds, store=store, shared_state=where
-        )
+        sharing = {n: getattr(self, n) for n in ("learn_from_store", "shared_state")}
+        sharing |= {"cooldown_seconds": cooldown_seconds, "store": store}
+        dispatcher = Dispatcher(router, **sharing)
         self._store, self._cooldown_seconds = store, cooldown_seconds
         llms = {str(e.name): e.llm for e in entries}
         self._calls = Calls(dispatcher, llms, self.give_up_after_seconds)
