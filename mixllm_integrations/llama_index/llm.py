@@ -84,15 +84,14 @@ class MixLLM(ToolCallingLLM):
     cooldown_seconds
         How long a candidate that failed is left out, as long as others answer.
     give_up_after_seconds
-        If all fail, those who may be well again are asked once more, until so
-        long after the call began; 0: each is asked once.
+        How long after a call began those who failed may be asked once more; 0: never.
     shared_state
         Where workers meet, for example ``"redis://host:6379/0"``; ``None``: nowhere.
     callback_manager
         Handed to every candidate; ``None``: each keeps its own.
     **settings
-        What every LlamaIndex LLM takes, for example ``system_prompt``. Others,
-        such as a temperature, belong on the candidates' own LLMs.
+        What every LlamaIndex LLM takes, as ``system_prompt``; what others take, such
+        as a temperature, belongs on the candidates' own LLMs.
 
     Raises
     ------

@@ -71,12 +71,12 @@ class Follower:
         "_poll_seconds",
         "_router",
         "_snapshot_at",
-        "_snapshot_every",
         "_starting",
         "_store",
         "_thread",
         "_wake",
         "_worker",
+        "snapshot_every",
     )
 
     def __init__(
@@ -92,7 +92,7 @@ class Follower:
         self._store = store
         self._worker = worker
         self._poll_seconds = poll_seconds
-        self._snapshot_every = snapshot_every
+        self.snapshot_every = snapshot_every
         self._snapshot_at = 0
         self._begun = False
         self._is_fresh = not router.has_learned_online
@@ -372,12 +372,12 @@ class Follower:
     def _put_snapshot_if_due(self) -> None:
         heard = self._router.heard(self._log) or 0
         store = self._open_store()
-        is_due = heard - self._snapshot_at >= self._snapshot_every
+        is_due = heard - self._snapshot_at >= self.snapshot_every
         if not is_due or store is None or self._listener.is_waiting:
             return
         newest = store.newest_snapshot()
         self._snapshot_at = 0 if newest is None else newest.sequence
-        if heard - self._snapshot_at >= self._snapshot_every:
+        if heard - self._snapshot_at >= self.snapshot_every:
             with self._listener.lock:
                 self._snapshot_at, content = self._router.snapshot(self._log)
             store.put_snapshot(self._snapshot_at, content)

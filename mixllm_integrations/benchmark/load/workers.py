@@ -16,7 +16,14 @@ from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.serving import CallOptions, Dispatcher
 from mixllm_integrations.serving.journal import Journal
 
-__all__ = ["QUERY", "WorkerProcess", "WorkerSetting", "new_router", "started"]
+__all__ = [
+    "QUERY",
+    "WorkerProcess",
+    "WorkerSetting",
+    "decide",
+    "new_router",
+    "started",
+]
 
 QUERY = "What is 3 plus 4?"
 _LONGEST_SECONDS = 120.0
@@ -46,16 +53,22 @@ class WorkerSetting:
         URL of Redis; ``None``: nothing else is shared.
     spool
         Folder for events while the database is away; ``None``: the usual one.
+    snapshot_every
+        After how many events a snapshot is made; ``None``: as usual.
     """
 
     store: str
     shared_state: str | None = None
     spool: str | None = None
+    snapshot_every: int | None = None
 
     def dispatcher(self) -> Dispatcher:
         """Return a dispatcher over a new router."""
         journal = Journal.open(self.store, spool=self.spool)
-        return Dispatcher(new_router(), store=journal, shared_state=self.shared_state)
+        made = Dispatcher(new_router(), store=journal, shared_state=self.shared_state)
+        if made.follower is not None and self.snapshot_every is not None:
+            made.follower.snapshot_every = self.snapshot_every
+        return made
 
 
 class WorkerProcess:
@@ -125,8 +138,16 @@ def started(
     return workers
 
 
-def _decide(dispatcher: Dispatcher, candidate: str | None) -> str:
-    """Answer a query, and return the decision's id."""
+def decide(dispatcher: Dispatcher, candidate: str | None) -> str:
+    """Answer a query, and return the decision's id.
+
+    Parameters
+    ----------
+    dispatcher
+        Of the worker.
+    candidate
+        Who answers; ``None``: whom the router chooses.
+    """
     call = dispatcher.begin(QUERY, options=CallOptions(candidate=candidate))
     call.succeed(input_tokens=12, output_tokens=80)
     return call.decision.id
@@ -150,7 +171,7 @@ def _resting(dispatcher: Dispatcher) -> list[str]:
 
 
 _DO: dict[str, Callable[..., Any]] = {
-    "decide": _decide,
+    "decide": decide,
     "judge": _judge,
     "fail": _fail,
     "expected": _expected,
