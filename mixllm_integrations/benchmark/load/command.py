@@ -45,17 +45,21 @@ def load(
     ] = False,
     parts: Annotated[
         str | None,
-        typer.Option("--parts", help="Some of rates, soak and chaos, with commas."),
+        typer.Option(
+            "--parts",
+            help="Some of rates, siblings, recovery, killing, soak and chaos, with "
+            "commas.",
+        ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="Of the faults of the servers.")
+        int, typer.Option("--seed", help="Of faults, kills and a log.")
     ] = 0,
     json_file: JsonOption = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the rates: .png, .svg, or both.")
     ] = None,
 ) -> None:
-    """Measure workers under load: calls a second, what is kept, what faults do."""
+    """Measure workers under load: calls a second, memory, faults, each other."""
     from mixllm_integrations.benchmark.load import run
     from mixllm_integrations.benchmark.load.places import Databases
     from mixllm_integrations.benchmark.load.tables import plot_result, print_load

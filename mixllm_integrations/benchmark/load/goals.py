@@ -1,6 +1,6 @@
 """The goals under load, each beside what was measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mixllm_integrations.benchmark.load.figures import ChaosFigures
 from mixllm_integrations.benchmark.load.results import LoadResult
@@ -11,9 +11,12 @@ __all__ = ["FLAT_BYTES", "goals"]
 # Our choice: a pending decision takes more than 1,000 bytes, so it is far less than
 # one call in ten that is kept; what an allocator holds back is no leak.
 FLAT_BYTES = 100.0
-# Before that, what is bounded, such as pending decisions, still fills.
-_FULL_AFTER = 100_000
+# In shorter runs what is bounded, such as what is refitted from, fills in the
+# second half as well.
+_JUDGED_FROM = 200_000
 _CENT_OF_A_CENT = 1e-9
+_COOLDOWN_SECONDS, _FEEDBACK_SECONDS, _READY_SECONDS = 1.0, 2.0, 10.0
+_SAME = 1e-6  # of sums whose order differs
 
 
 def goals(result: LoadResult) -> list[Goal]:
@@ -28,7 +31,7 @@ def goals(result: LoadResult) -> list[Goal]:
     -----
     Source: issue 6; what counts as flat memory is our choice.
     """
-    found = [*_of_rates(result), *_of_soak(result)]
+    found = [*_of_rates(result), *_of_workers(result), *_of_soak(result)]
     if result.chaos is not None:
         found += _of_chaos(result.chaos)
     return found
@@ -43,11 +46,48 @@ def _of_rates(result: LoadResult) -> Iterator[Goal]:
         )
 
 
+def _of_workers(result: LoadResult) -> Iterator[Goal]:
+    if (knew := result.siblings) is not None:
+        who = f"{knew.workers} workers, until all siblings act on"
+        for what, seconds, most in (
+            ("a cooldown", knew.cooldown_seconds, _COOLDOWN_SECONDS),
+            ("feedback", knew.feedback_seconds, _FEEDBACK_SECONDS),
+        ):
+            if seconds:
+                yield _soon(
+                    f"{who} {what}, the slowest of {len(seconds)}", seconds, most
+                )
+    if (new := result.recovery) is not None:
+        what = f"a new worker at a log of {new.events:,} events"
+        yield _soon(f"{what}: ready", [new.ready_seconds], _READY_SECONDS)
+        yield Goal(
+            f"{what}: predicts as who learned each event as it came",
+            f"≤ {_SAME:g} apart",
+            f"{new.largest_difference:.2g} apart",
+            new.largest_difference <= _SAME,
+        )
+    if (left := result.killing) is not None:
+        what = f"{left.workers} workers, {left.kills} times one is killed"
+        yield _none(f"{what}: feedback lost, of {left.acknowledged:,}", left.lost)
+        yield _none(f"{what}: feedback twice in the log", left.twice)
+        yield Goal(
+            f"{what}: a new worker has learned each event once",
+            "yes",
+            "yes" if left.is_exact else "no",
+            left.is_exact,
+        )
+
+
+def _soon(what: str, seconds: Sequence[float], most: float) -> Goal:
+    slowest = max(seconds)
+    return Goal(what, f"≤ {most:g} s", f"{slowest:.2f} s", slowest <= most)
+
+
 def _of_soak(result: LoadResult) -> Iterator[Goal]:
     for one in result.soak:
         what = f"{one.calls:,} calls, {one.place}"
         slope = one.memory.bytes_per_call
-        if slope is not None and one.calls >= _FULL_AFTER:
+        if slope is not None and one.calls >= _JUDGED_FROM:
             yield Goal(
                 f"{what}: memory kept, second half",
                 f"≤ {FLAT_BYTES:g} bytes a call",

@@ -4,7 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from mixllm_integrations.benchmark.load.figures import ChaosFigures
+from mixllm_integrations.benchmark.load.killing import KillingFigures
 from mixllm_integrations.benchmark.load.rates import RateFigures
+from mixllm_integrations.benchmark.load.recovery import RecoveryFigures
+from mixllm_integrations.benchmark.load.siblings import SiblingFigures
 from mixllm_integrations.benchmark.load.soak import SoakFigures
 
 __all__ = ["LoadResult"]
@@ -31,6 +34,14 @@ class LoadResult:
         Calls a second, by way and place.
     soak
         What many calls leave behind, by place.
+    log
+        In what workers that learn from each other keep their log.
+    siblings
+        How soon they act on what another one was told.
+    recovery
+        How soon a new one knows what a long log says.
+    killing
+        What they lose that are killed.
     chaos
         Calls at servers that misbehave.
     """
@@ -45,6 +56,10 @@ class LoadResult:
     skipped: dict[str, str]
     rates: tuple[RateFigures, ...] = ()
     soak: tuple[SoakFigures, ...] = ()
+    log: str = ""
+    siblings: SiblingFigures | None = None
+    recovery: RecoveryFigures | None = None
+    killing: KillingFigures | None = None
     chaos: ChaosFigures | None = None
 
     def to_json(self) -> dict[str, Any]:

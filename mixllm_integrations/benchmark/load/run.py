@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixllm_integrations.benchmark.load.chaos import run_chaos
-from mixllm_integrations.benchmark.load.places import Databases
+from mixllm_integrations.benchmark.load.places import REDIS, Databases
 from mixllm_integrations.benchmark.load.rates import (
     RatePlan,
     measure_rates,
@@ -14,13 +14,20 @@ from mixllm_integrations.benchmark.load.rates import (
 )
 from mixllm_integrations.benchmark.load.results import LoadResult
 from mixllm_integrations.benchmark.load.soak import measure_soak
+from mixllm_integrations.benchmark.load.together import (
+    log_of,
+    measure_killing,
+    measure_recovery,
+    measure_siblings,
+    on_one_thread,
+)
 from mixllm_integrations.benchmark.overhead import machine_facts
 from mixllm_integrations.benchmark.versions import package_versions
 from mixllm_integrations.core.errors import ConfigurationError
 
 __all__ = ["LONG", "PARTS", "SHORT", "LoadPlan", "run_load"]
 
-PARTS = ("rates", "soak", "chaos")
+PARTS = ("rates", "siblings", "recovery", "killing", "soak", "chaos")
 _USED = ("langchain-core", "langchain-openai", "SQLAlchemy", "psycopg", "redis")
 
 
@@ -34,6 +41,12 @@ class LoadPlan:
         What the plan is called.
     rates
         Of calls a second.
+    workers, repeats
+        How many learn from each other, and how often.
+    events
+        In the log that a new worker has to know.
+    kills
+        How often a worker is killed.
     soak_calls
         To see what is kept of them.
     chaos
@@ -42,6 +55,10 @@ class LoadPlan:
 
     form: str = "long"
     rates: RatePlan = field(default_factory=RatePlan)
+    workers: int = 4
+    repeats: int = 10
+    events: int = 1_000_000
+    kills: int = 12
     soak_calls: int = 200_000
     chaos: dict[str, Any] = field(default_factory=dict)
 
@@ -50,6 +67,9 @@ LONG = LoadPlan()
 SHORT = LoadPlan(
     form="short",
     rates=RatePlan(calls=480),
+    repeats=3,
+    events=20_000,
+    kills=3,
     soak_calls=4_000,
     chaos={"calls": 600, "callers": 80, "timeout_seconds": 3.0},
 )
@@ -75,7 +95,7 @@ def run_load(
     parts
         Some of `PARTS`.
     seed
-        Which requests go wrong.
+        Of faults, of who is killed and when, and of a log.
     command
         Noted in the result.
     on_step
@@ -89,21 +109,14 @@ def run_load(
     if unknown := [part for part in parts if part not in PARTS]:
         raise ConfigurationError(f"there is no part {unknown[0]!r}; known: {PARTS}")
     machine = machine_facts()  # its load is that of others, not of what follows
-    measures: dict[str, Callable[[], Any]] = {
-        "rates": lambda: tuple(
-            measure_rates(databases, plan=plan.rates, on_step=on_step)
-        ),
-        "soak": lambda: tuple(
-            measure_soak(databases, calls=plan.soak_calls, on_step=on_step)
-        ),
-        "chaos": lambda: _chaos(plan, seed, on_step),
-    }
+    measures = _measures(databases, plan, seed, on_step)
     found, seconds = {}, {}
-    for part in PARTS:
-        if part in parts:
-            began = time.monotonic()
-            found[part] = measures[part]()
-            seconds[part] = time.monotonic() - began
+    with on_one_thread():
+        for part in PARTS:
+            if part in parts:
+                began = time.monotonic()
+                found[part] = measures[part]()
+                seconds[part] = time.monotonic() - began
     return LoadResult(
         form=plan.form,
         machine=machine,
@@ -112,11 +125,45 @@ def run_load(
         command=command,
         seed=seed,
         seconds=seconds,
-        skipped=databases.skipped if "rates" in parts else {},
+        skipped=_skipped(databases, parts),
+        log=log_of(databases),
         **found,
     )
 
 
-def _chaos(plan: LoadPlan, seed: int, on_step: Callable[[str], None]) -> Any:  # noqa: ANN401
-    on_step("calling servers that misbehave")
-    return run_chaos(**plan.chaos, seed=seed)
+def _measures(
+    databases: Databases, plan: LoadPlan, seed: int, say: Callable[[str], None]
+) -> dict[str, Callable[[], Any]]:
+    def rates() -> Any:  # noqa: ANN401
+        return tuple(measure_rates(databases, plan=plan.rates, on_step=say))
+
+    def siblings() -> Any:  # noqa: ANN401
+        say(f"telling one of {plan.workers} workers, until all know")
+        return measure_siblings(databases, workers=plan.workers, repeats=plan.repeats)
+
+    def recover() -> Any:  # noqa: ANN401
+        say(f"writing a log of {plan.events:,} events, for a new worker")
+        return measure_recovery(databases, events=plan.events, seed=seed)
+
+    def kill() -> Any:  # noqa: ANN401
+        say(f"killing one of {plan.workers} workers, {plan.kills} times")
+        return measure_killing(
+            databases, workers=plan.workers, kills=plan.kills, seed=seed
+        )
+
+    def soak() -> Any:  # noqa: ANN401
+        return tuple(measure_soak(databases, calls=plan.soak_calls, on_step=say))
+
+    def chaos() -> Any:  # noqa: ANN401
+        say("calling servers that misbehave")
+        return run_chaos(**plan.chaos, seed=seed)
+
+    return dict(zip(PARTS, (rates, siblings, recover, kill, soak, chaos), strict=True))
+
+
+def _skipped(databases: Databases, parts: Sequence[str]) -> dict[str, str]:
+    found = dict(databases.skipped) if "rates" in parts else {}
+    why = databases.why_not(REDIS)
+    if "siblings" in parts and why is not None:
+        found["how soon siblings heed a cooldown"] = why
+    return found

@@ -2,7 +2,7 @@
 
 Each call has a text and a session of its own; a tenth are streams that are given
 up after their first chunk, by threads and by coroutines in turn; some candidates
-fail now and then; a fifth of the answers get feedback.
+fail now and then; a quarter of the calls get feedback.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from mixllm_integrations.langchain import MixLLMChatModel
 
 __all__ = ["SoakFigures", "Soaking", "measure_soak"]
 
-_ABANDONED_EVERY, _FEEDBACK_EVERY, _FAILS_EVERY = 10, 5, 97
+_ABANDONED_EVERY, _FEEDBACK_EVERY, _FAILS_EVERY = 10, 4, 97
 _COOLDOWN_SECONDS = 0.01  # who failed is soon asked again, and fails again
 _SAMPLES = 20
 _CLOSING_SECONDS = 0.02  # for streams that a coroutine gave up

@@ -1,5 +1,7 @@
 """Shows what `mixllm benchmark load` found: tables, goals, and a figure."""
 
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -32,10 +34,13 @@ def print_load(result: LoadResult, console: Console) -> None:
     console.print(
         f"[bold]Load[/] on {result.machine}; {result.cores} usable cores, which all "
         "workers, PostgreSQL and Redis share. The models are scripted and answer at "
-        f"once; the router is the shipped one, fitted, four candidates.{short}"
+        "once; the router is the shipped one, fitted, four candidates. Each process "
+        f"computes on one thread (OPENBLAS_NUM_THREADS=1).{short}"
     )
     if result.rates:
         console.print(_rates(result))
+    for table in _workers(result):
+        console.print(table)
     if result.soak:
         console.print(_soak(result.soak))
     if result.chaos is not None:
@@ -118,11 +123,64 @@ def _rates(result: LoadResult) -> Table:
     return table
 
 
+def _workers(result: LoadResult) -> Iterator[Table]:
+    if (knew := result.siblings) is not None:
+        table = _table(
+            f"{knew.workers} workers that share {result.log}: seconds until all know",
+            "",
+            *("what", "times", "median", "slowest"),
+        )
+        for what, seconds in (
+            ("feedback", knew.feedback_seconds),
+            ("cooldown", knew.cooldown_seconds),
+        ):
+            if seconds:
+                slow, usual = max(seconds), statistics.median(seconds)
+                row = (what, str(len(seconds)), f"{usual:.2f}", f"{slow:.2f}")
+                table.add_row(*row)
+        yield table
+    if (new := result.recovery) is not None:
+        table = _table(
+            f"A new worker at a log of {new.events:,} events ({result.log})",
+            f"The last {new.tail_events:,} came after the snapshot.",
+            *("writing the log s", "snapshot s", "MB", "open s", "restore s"),
+            *("hear the rest s", "ready s"),
+        )
+        table.add_row(
+            f"{new.build_seconds:,.0f}",
+            f"{new.snapshot_seconds:.2f}",
+            f"{new.snapshot_bytes / 1e6:.1f}",
+            f"{new.open_seconds:.2f}",
+            f"{new.restore_seconds:.2f}",
+            f"{new.tail_seconds:.2f}",
+            f"{new.ready_seconds:.2f}",
+        )
+        yield table
+    if (left := result.killing) is not None:
+        table = _table(
+            f"{left.workers} workers that are killed with SIGKILL ({result.log})",
+            "Each that is killed is started again.",
+            *("kills", "decisions", "feedback", "acknowledged", "lost", "twice"),
+            *("each learned once", "s"),
+        )
+        table.add_row(
+            str(left.kills),
+            f"{left.decisions:,}",
+            f"{left.feedback:,}",
+            f"{left.acknowledged:,}",
+            f"{left.lost:,}",
+            f"{left.twice:,}",
+            "yes" if left.is_exact else "no",
+            f"{left.seconds:,.0f}",
+        )
+        yield table
+
+
 def _soak(found: tuple[SoakFigures, ...]) -> Table:
     shares = [f"MB after {share:.0%}" for share in _SHARES]
     table = _table(
         "Memory of a process that calls on and on",
-        "A tenth are streams that are given up after their first chunk, a fifth get "
+        "A tenth are streams that are given up after their first chunk, a quarter get "
         "feedback. The slope is a line through the second half of the calls.",
         *("where", "calls", "given up", "failed over", "feedback", *shares),
         *("bytes a call", "s"),
