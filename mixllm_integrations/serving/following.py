@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5  # so soon a sibling acts on feedback, about
 _RETRY_SECONDS = 2.0
 _PAGE = 500
+_PAGES_AT_ONCE = 4  # while somebody waits for a decision to be found
 _SNAPSHOT_EVERY = 10_000  # events: about 2 s of catching up
 
 
@@ -51,6 +52,11 @@ class Follower:
     snapshot_every
         After how many events what was learned is put beside the log, so that a
         new worker need not hear all of it.
+
+    Attributes
+    ----------
+    log
+        Identity of the log.
 
     Notes
     -----
@@ -76,6 +82,7 @@ class Follower:
         "_thread",
         "_wake",
         "_worker",
+        "log",
         "snapshot_every",
     )
 
@@ -90,6 +97,7 @@ class Follower:
     ) -> None:
         self._router = router
         self._store = store
+        self.log = store.identity
         self._worker = worker
         self._poll_seconds = poll_seconds
         self.snapshot_every = snapshot_every
@@ -99,7 +107,7 @@ class Follower:
         self._failing = False
         self._closed = False
         self._journals: weakref.WeakSet[Journal] = weakref.WeakSet()
-        self._listener = Listener(router, store.identity, own=self._own)
+        self._listener = Listener(router, self.log, own=self._own)
         self.begin_anew()
         survive_forks(self)
 
@@ -157,12 +165,10 @@ class Follower:
     def begin(self) -> bool:
         """Choose where to listen from, and go on from a snapshot if there is one.
 
-        What fails is tried again by the thread.
-
         Returns
         -------
         bool
-            Whether the log could be read.
+            Whether the log could be read; else the thread tries it again.
         """
         return self._begun or self._tried(self._begin_once)
 
@@ -199,11 +205,6 @@ class Follower:
         """Whether it follows no more: closed itself, or nothing is left to read."""
         return self._closed or self._open_store() is None
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether the log could not be read the last time."""
-        return self._failing
-
     def catch_up(self) -> int:
         """Learn all that is in the log and was not heard yet.
 
@@ -214,16 +215,23 @@ class Follower:
         """
         self._begin_once()
         heard = 0
-        with self._lock:
-            while (store := self._open_store()) is not None and not self._closed:
-                after = self._router.heard(self._log) or 0
-                events, last = store.tail(after, limit=_PAGE)
-                if last == after:
-                    break
-                missing = self._listener.missing(events, store.of)
-                self._listener.hear(events, last, missing)
-                heard += len(events)
+        while (found := self._hear_page()) is not None:
+            heard += found
         return heard
+
+    def _hear_page(self) -> int | None:
+        """Learn what comes next, and tell how much that was; ``None``: nothing."""
+        with self._lock:
+            store = self._open_store()
+            if store is None or self._closed:
+                return None
+            after = self._router.heard(self.log) or 0
+            events, last = store.tail(after, limit=_PAGE)
+            if last == after:
+                return None
+            missing = self._listener.missing(events, store.of)
+            self._listener.hear(events, last, missing)
+            return len(events)
 
     def look(self) -> bool:
         """Do what the thread does every time; errors are logged once.
@@ -246,9 +254,12 @@ class Follower:
         Returns
         -------
         list of Event
-            What the log has of it: feedback on it may be logged. If the router can
-            learn from it, it is pending now. Empty if the decision is not there.
+            What the log has of it; empty if it is not there. If the router can learn
+            from it, it is pending now.
         """
+        for _ in range(_PAGES_AT_ONCE):  # mostly that is all there is to it
+            if self._router.awaits(decision_id) or not self._hear_page():
+                break
         store = self._open_store()
         events = [] if store is None else store.of(decision_id)
         return events if self._listener.adopt(events) else []
@@ -258,15 +269,8 @@ class Follower:
 
         Parameters
         ----------
-        kind, detail
-            Of the event: see `mixllm_integrations.store.events.detail_of`.
-        decision_id
-            Of a decision that could not be looked up.
-
-        Returns
-        -------
-        bool
-            False if that was said already.
+        kind, decision_id, detail
+            As for `Listener.teach_later`.
         """
         return self._listener.teach_later(kind, decision_id, detail)
 
@@ -295,10 +299,6 @@ class Follower:
         if in_child:
             self.begin_anew()
         self._listener.lock.release()
-
-    @property
-    def _log(self) -> str:
-        return self._store.identity
 
     def _own(self) -> frozenset[str]:
         self._names |= {journal.worker for journal in list(self._journals)}
@@ -342,12 +342,9 @@ class Follower:
                 self._begun = True
 
     def _begin(self, store: SharedStore) -> None:
-        """Choose where to listen from, where that is not known.
-
-        A router that has never listened to this log has learned nothing from it:
-        decisions of workers that do not listen are logged without what others need.
-        """
-        router, log = self._router, self._log
+        # Who has never listened to this log has learned nothing from it: decisions
+        # of workers that do not listen are logged without what others need.
+        router, log = self._router, self.log
         heard, last = router.heard(log), store.last_sequence()
         if heard is not None:
             if heard > last:  # the log is an older copy of itself
@@ -370,7 +367,7 @@ class Follower:
             _log.info("went on from a snapshot at event %d", found.sequence)
 
     def _put_snapshot_if_due(self) -> None:
-        heard = self._router.heard(self._log) or 0
+        heard = self._router.heard(self.log) or 0
         store = self._open_store()
         is_due = heard - self._snapshot_at >= self.snapshot_every
         if not is_due or store is None or self._listener.is_waiting:
@@ -379,7 +376,7 @@ class Follower:
         self._snapshot_at = 0 if newest is None else newest.sequence
         if heard - self._snapshot_at >= self.snapshot_every:
             with self._listener.lock:
-                self._snapshot_at, content = self._router.snapshot(self._log)
+                self._snapshot_at, content = self._router.snapshot(self.log)
             store.put_snapshot(self._snapshot_at, content)
 
 

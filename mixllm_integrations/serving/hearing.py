@@ -226,7 +226,8 @@ class Listener:
         try:
             self._learn(event)
         except UnknownDecisionError:
-            if not missing.get(event.decision_id, True):
+            found = missing.get(event.decision_id)
+            if found is not None and not any(e.kind == "decision" for e in found):
                 self._keep_early(event)
             _log.debug("decision %s of another worker", event.decision_id)
         except _ERRORS as error:

@@ -153,15 +153,18 @@ class Teller:
             if follower is None or not 0 < len(decision_id) <= _LONGEST_ID:
                 raise
         events = _found(follower, decision_id)
-        if events is None:
-            return follower.teach_later(kind, decision_id, detail)
-        if not events:
+        if not events and not self._router.awaits(decision_id):
+            if events is None:
+                return follower.teach_later(kind, decision_id, detail)
             raise UnknownDecisionError(decision_id)
+        if (kind, detail) in [
+            (e.kind, detail_of(e.kind, e.payload)) for e in events or ()
+        ]:
+            return False  # it is, or will be, learned from the log
         try:
             return learn()
         except UnknownDecisionError:  # others can learn from it
-            place = (kind, detail)
-            return place not in [(e.kind, detail_of(e.kind, e.payload)) for e in events]
+            return True
 
 
 def _found(follower: "Follower", decision_id: str) -> "list[Event] | None":
