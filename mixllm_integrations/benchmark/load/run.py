@@ -14,6 +14,7 @@ from mixllm_integrations.benchmark.load.rates import (
 )
 from mixllm_integrations.benchmark.load.results import LoadResult
 from mixllm_integrations.benchmark.load.soak import measure_soak
+from mixllm_integrations.benchmark.load.talking import hushed
 from mixllm_integrations.benchmark.load.together import (
     log_of,
     measure_killing,
@@ -156,7 +157,8 @@ def _measures(
 
     def chaos() -> Any:  # noqa: ANN401
         say("calling servers that misbehave")
-        return run_chaos(**plan.chaos, seed=seed)
+        with hushed():
+            return run_chaos(**plan.chaos, seed=seed)
 
     return dict(zip(PARTS, (rates, siblings, recover, kill, soak, chaos), strict=True))
 

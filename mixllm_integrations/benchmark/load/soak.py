@@ -37,7 +37,7 @@ __all__ = ["SoakFigures", "Soaking", "measure_soak"]
 
 _ABANDONED_EVERY, _FEEDBACK_EVERY, _FAILS_EVERY = 10, 4, 97
 _COOLDOWN_SECONDS = 0.01  # who failed is soon asked again, and fails again
-_SAMPLES = 20
+_SAMPLES, _FEWEST_CALLS = 20, 500  # of memory, and between two of them
 _CLOSING_SECONDS = 0.02  # for streams that a coroutine gave up
 _FLUSH_SECONDS = 120.0
 
@@ -158,10 +158,10 @@ class Soaking:
         Parameters
         ----------
         told
-            How many ``calls``, and in how many ``parts`` if not in 20.
+            How many ``calls``.
         """
         calls, began, served, samples = told["calls"], time.monotonic(), 0, []
-        parts = told.get("parts", _SAMPLES)
+        parts = max(2, min(_SAMPLES, calls // _FEWEST_CALLS))
         for part in range(1, parts + 1):
             upto = calls * part // parts
             for number in range(served, upto):

@@ -6,15 +6,16 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from mixllm_integrations.core.errors import MixLLMError
 
-__all__ = ["Talking", "quiet", "serve"]
+__all__ = ["Talking", "hushed", "quiet", "serve"]
 
 _ENDING_SECONDS = 20.0
+_LOGGER = logging.getLogger("mixllm_integrations")
 
 
 class Talking:
@@ -118,7 +119,18 @@ class Talking:
 
 def quiet() -> None:
     """Tell no failures that are meant to happen, nor what is learned from them."""
-    logging.getLogger("mixllm_integrations").setLevel(logging.ERROR)
+    _LOGGER.setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Be `quiet`, but only for a while."""
+    level = _LOGGER.level
+    quiet()
+    try:
+        yield
+    finally:
+        _LOGGER.setLevel(level)
 
 
 def serve(made: Callable[[dict[str, Any]], Callable[[dict[str, Any]], Any]]) -> None:
