@@ -34,7 +34,7 @@ _FLUSH_SECONDS = 120.0
 _PROMPT_TOKENS, _FORESEEN = 15, 20
 
 
-def shipped_router() -> Router:
+def _shipped_router() -> Router:
     """Return the fitted router that comes with the package."""
     with as_file(files("mixllm_integrations.data") / "demo_router") as folder:
         return Router.load(folder)
@@ -50,7 +50,7 @@ def shipped_model(**settings: Any) -> MixLLMChatModel:  # noqa: ANN401
     **settings
         Of the chat model.
     """
-    router = shipped_router()
+    router = _shipped_router()
     expected = router.predict([prompt(0, n) for n in range(_FORESEEN)])
     model = routed(router.candidates, router=router, **settings)
     for name, lengths in zip(
