@@ -85,6 +85,7 @@ RECOVERY = RecoveryFigures(
     restore_seconds=0.3,
     tail_seconds=2.0,
     ready_seconds=2.4,
+    processor_seconds=2.2,
     largest_difference=0.0,
 )
 KILLING = KillingFigures(

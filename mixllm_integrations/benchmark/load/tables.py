@@ -144,7 +144,7 @@ def _workers(result: LoadResult) -> Iterator[Table]:
             f"A new worker at a log of {new.events:,} events ({result.log})",
             f"The last {new.tail_events:,} came after the snapshot.",
             *("writing the log s", "snapshot s", "MB", "open s", "restore s"),
-            *("hear the rest s", "ready s"),
+            *("hear the rest s", "ready s", "of a core s"),
         )
         table.add_row(
             f"{new.build_seconds:,.0f}",
@@ -154,6 +154,7 @@ def _workers(result: LoadResult) -> Iterator[Table]:
             f"{new.restore_seconds:.2f}",
             f"{new.tail_seconds:.2f}",
             f"{new.ready_seconds:.2f}",
+            f"{new.processor_seconds:.2f}",
         )
         yield table
     if (left := result.killing) is not None:
