@@ -12,6 +12,7 @@ from mixllm_integrations.benchmark.datasets import (
     load_table,
 )
 from mixllm_integrations.benchmark.latency.command import latency
+from mixllm_integrations.benchmark.load.command import load
 from mixllm_integrations.benchmark.online.command import online
 from mixllm_integrations.benchmark.options import (
     CandidatesOption,
@@ -36,6 +37,7 @@ __all__ = [
     "coldstart",
     "conformance",
     "latency",
+    "load",
     "offline",
     "online",
     "overhead",
@@ -137,6 +139,7 @@ def offline(
 
 app.command()(online)
 app.command()(latency)
+app.command()(load)
 app.command()(budget)
 
 

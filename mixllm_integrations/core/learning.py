@@ -18,6 +18,7 @@ from mixllm_integrations.core.drift import DriftEvent
 from mixllm_integrations.core.errors import NotFittedError, UnknownCandidateError
 from mixllm_integrations.core.forecast import Knowledge
 from mixllm_integrations.core.judging import judge
+from mixllm_integrations.core.parallel import alone
 from mixllm_integrations.core.pool import CandidatePool
 from mixllm_integrations.core.reading import read
 from mixllm_integrations.core.records import RecordTable, tabulate
@@ -74,6 +75,12 @@ class LearningPool(CandidatePool):
             If there are no records.
         UnknownCandidateError
             If a record names a candidate that the router does not have.
+
+        Notes
+        -----
+        ``joblib.parallel_config`` around it says where its parts are run: more
+        threads, processes, a Dask or Ray cluster. What is learned is the same to
+        the last bit on processors of one kind.
         """
         began = time.perf_counter()
         level = logging.INFO if progress else logging.DEBUG
@@ -285,7 +292,7 @@ class LearningPool(CandidatePool):
 
     def _refit_once(self) -> None:
         try:
-            self.refit()
+            alone(self.refit)  # nobody asked: the other cores are the traffic's
         except Exception:  # noqa: BLE001 - nobody is there to catch it
             _LOG.exception("a refit failed; the router goes on with the old heads")
             with self._lock:

@@ -72,8 +72,8 @@ def write_folder(
     ConfigurationError
         If `folder` is a file, or a folder that holds something else.
     OSError
-        If it cannot be written; an earlier state is then still there, if not
-        the new one.
+        If it cannot be written, such as on a full disk, with the folder's name; an
+        earlier state is then still there, if not the new one.
     """
     target = Path(folder).resolve()
     with _SWAPPING:  # not between somebody's renames
@@ -87,6 +87,10 @@ def write_folder(
             _write_synced(fresh / name, data)
         _sync_folder(fresh)
         _swap(fresh, target)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

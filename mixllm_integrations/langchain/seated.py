@@ -48,7 +48,9 @@ __all__ = ["SeatedModel"]
 
 # What is worked out once, and from which settings.
 _SEATED_BY = frozenset({*SETTINGS, "timeout", "candidates"})
-_DISPATCHED_BY = frozenset({"router", "store", "shared_state", "cooldown_seconds"})
+_DISPATCHED_BY = frozenset(
+    {"router", "store", "learn_from_store", "shared_state", "cooldown_seconds"}
+)
 _USUAL_BY = frozenset(
     {"willingness_to_pay", "max_retries", "give_up_after_seconds", "shadow"}
 )
@@ -60,6 +62,7 @@ class SeatedModel(PortableChatModel):
     candidates: tuple[InstanceOf[CandidateModel], ...] = Field(exclude=True)
     router: InstanceOf[Router] = Field(exclude=True)
     store: Any = Field(default=None, exclude=True)
+    learn_from_store: bool = True
     shared_state: Any = Field(default=None, exclude=True)
     willingness_to_pay: float | None = None
     query_from: Callable[[list[BaseMessage]], str] | None = Field(
@@ -85,6 +88,7 @@ class SeatedModel(PortableChatModel):
         candidates: Iterable[BaseChatModel | CandidateModel],
         router: Router | None = None,
         store: Any = None,  # noqa: ANN401 - a URL or any EventStore
+        learn_from_store: bool = True,
         shared_state: Any = None,  # noqa: ANN401 - a URL or any SharedState
         willingness_to_pay: float | None = None,
         query_from: Callable[[list[BaseMessage]], str] | None = None,
@@ -99,6 +103,7 @@ class SeatedModel(PortableChatModel):
             "shadow": shadow,
             "router": router,
             "store": store,
+            "learn_from_store": learn_from_store,
             "shared_state": shared_state,
             "willingness_to_pay": willingness_to_pay,
             "query_from": query_from,
@@ -135,6 +140,7 @@ class SeatedModel(PortableChatModel):
             self.router,
             cooldown_seconds=self.cooldown_seconds,
             store=self.store,
+            learn_from_store=self.learn_from_store,
             shared_state=self.shared_state,
         )
         self._tell_prices(dispatcher)

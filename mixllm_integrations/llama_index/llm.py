@@ -73,24 +73,24 @@ class MixLLM(ToolCallingLLM):
     store
         Where decisions, outcomes and feedback are logged: ``None``, a URL such
         as ``"sqlite:///mixllm.db"``, or a store. Prompts are never logged.
+    learn_from_store
+        Whether to learn from what others log there; else it is only a log.
     willingness_to_pay
         USD for one whole point of quality; ``None``: that of the router.
     query_from
-        Returns the text that is routed, given the messages; ``None``: the last
-        message of the user, with what surrounds it weighing less. A completion
-        counts as one message of the user.
+        Returns the text that is routed, given the messages, of which a completion has
+        one; ``None``: the user's last one, with what surrounds it weighing less.
     cooldown_seconds
         How long a candidate that failed is left out, as long as others answer.
     give_up_after_seconds
-        If all fail, those who may be well again are asked once more, until so
-        long after the call began; 0: each is asked once.
+        How long after a call began those who failed may be asked once more; 0: never.
     shared_state
         Where workers meet, for example ``"redis://host:6379/0"``; ``None``: nowhere.
     callback_manager
         Handed to every candidate; ``None``: each keeps its own.
     **settings
-        What every LlamaIndex LLM takes, for example ``system_prompt``. Others,
-        such as a temperature, belong on the candidates' own LLMs.
+        What every LlamaIndex LLM takes, as ``system_prompt``; what others take, such
+        as a temperature, belongs on the candidates' own LLMs.
 
     Raises
     ------
@@ -105,6 +105,7 @@ class MixLLM(ToolCallingLLM):
         description="What the router chooses from.", repr=False
     )
     give_up_after_seconds: float = 0.0
+    learn_from_store: bool = Field(default=True, exclude=True, repr=False)
     shared_state: Any = Field(default=None, exclude=True, repr=False)
     _store: EventStore | str | None = PrivateAttr(default=None)
     _cooldown_seconds: float = PrivateAttr()
@@ -130,10 +131,9 @@ class MixLLM(ToolCallingLLM):
             willingness_to_pay=willingness_to_pay,
         )
         super().__init__(candidates=entries, query_from=query_from, **settings)
-        where = self.shared_state
-        dispatcher = Dispatcher(
-            router, cooldown_seconds=cooldown_seconds, store=store, shared_state=where
-        )
+        sharing = {n: getattr(self, n) for n in ("learn_from_store", "shared_state")}
+        sharing |= {"cooldown_seconds": cooldown_seconds, "store": store}
+        dispatcher = Dispatcher(router, **sharing)
         self._store, self._cooldown_seconds = store, cooldown_seconds
         llms = {str(e.name): e.llm for e in entries}
         self._calls = Calls(dispatcher, llms, self.give_up_after_seconds)
