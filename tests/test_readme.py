@@ -149,3 +149,26 @@ def test_readme_names_the_errors_that_are_pythons_own() -> None:
         Router([Candidate("a", 1.0, 2.0)]).route(7)  # type: ignore[arg-type]
     assert not isinstance(caught.value, MixLLMError)
     assert "`TypeError`" in text
+
+
+def said() -> str:
+    """All that the package can say: its constant strings, blanks counting as one."""
+    package = README.parent / "mixllm_integrations"
+    texts = []
+    for path in sorted(package.rglob("*.py")):
+        texts += [
+            " ".join(node.value.split())
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+    return "\n".join(texts)
+
+
+def test_what_the_table_of_troubles_quotes_is_what_the_package_says() -> None:
+    text = README.read_text("utf-8")
+    table = text[text.index("| it says | it means | do |") :].split("\n\n")[0]
+    quoted = re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE)
+    assert len(quoted) >= 8
+    everything = said()
+    parts = [part.strip() for quote in quoted for part in quote.split("…")]
+    assert [part for part in parts if part not in everything] == []
