@@ -5,11 +5,11 @@ from typing import Any
 
 from mixllm_integrations.core.types import ImplicitSignal
 
-__all__ = ["is_cut_short", "signals_of"]
+__all__ = ["REASONS", "is_cut_short", "signals_of"]
 
-# Where providers say why an answer ended: OpenAI and who follows it, Anthropic,
-# Bedrock, Ollama.
-_PLACES = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+#: Where providers say why an answer ended: OpenAI and who follows it, Anthropic,
+#: Bedrock, Ollama.
+REASONS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 # OpenAI, Ollama; Anthropic, Bedrock, Cohere, Google; OpenAI's Responses; Mistral;
 # Anthropic of a full window.
 _LIMITS = frozenset(
@@ -41,7 +41,7 @@ def is_cut_short(metadata: Mapping[str, Any]) -> bool:
     >>> is_cut_short({"finish_reason": "length"}), is_cut_short({})
     (True, False)
     """
-    for place in _PLACES:
+    for place in REASONS:
         why = metadata.get(place)
         if isinstance(why, str) and why.lower() in _LIMITS:
             return True

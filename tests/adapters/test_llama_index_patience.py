@@ -101,4 +101,4 @@ def test_patience_that_is_no_time_is_refused(wrong):
 def test_patience_is_kept_when_an_llm_is_pickled():
     copied = pickle.loads(pickle.dumps(troubled(times=0, give_up_after_seconds=7.0)))  # noqa: S301
     assert copied.give_up_after_seconds == 7.0
-    assert copied._calls._give_up_after == 7.0
+    assert copied.usual_options.give_up_after_seconds == 7.0
