@@ -240,7 +240,12 @@ class _Filled:
 
     def sent_to(self, candidate: CandidateLLM) -> dict[str, Any]:
         """Return the arguments of the candidate's own method."""
-        given = {**self._given, "llm_kwargs": dict(self._given["llm_kwargs"])}
+        # Copies: LlamaIndex's own programs change both.
+        given = {
+            **self._given,
+            "llm_kwargs": dict(self._given["llm_kwargs"]),
+            "prompt": self._given["prompt"].model_copy(),
+        }
         sent = self.request.sent_to(candidate)
         as_it_is = len(sent) == len(self._messages) and all(
             a is b for a, b in zip(sent, self._messages, strict=True)

@@ -359,9 +359,7 @@ class TestSessions:
 
     def test_a_question_asked_again_in_a_session_speaks_against_the_answer(self):
         entries = [candidate("one")]
-        router = Router(
-            [e.candidate for e in entries], implicit_signals=["regenerate"]
-        )
+        router = Router([e.candidate for e in entries], implicit_signals=["regenerate"])
         llm = MixLLM(entries, router=router)
         first = llm.complete("why?", session_id="s")
         llm.complete("why?", session_id="s")

@@ -6,13 +6,13 @@ import threading
 
 import pytest
 from llama_index.core.base.llms.types import (
+    CacheControl,
     CachePoint,
     ChatMessage,
     ImageBlock,
     TextBlock,
     ToolCallBlock,
 )
-from llama_index.core.base.llms.types import CacheControl
 from llama_index.core.callbacks import CallbackManager
 
 from mixllm_integrations import (
@@ -68,9 +68,7 @@ class TestRules:
         "message",
         [
             ChatMessage(role="assistant", content="ann@example.org"),
-            ChatMessage(
-                blocks=[TextBlock(text="ann@exam"), TextBlock(text="ple.org")]
-            ),
+            ChatMessage(blocks=[TextBlock(text="ann@exam"), TextBlock(text="ple.org")]),
             ChatMessage(
                 role="assistant",
                 blocks=[
