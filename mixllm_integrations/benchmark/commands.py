@@ -13,6 +13,7 @@ from mixllm_integrations.benchmark.datasets import (
     load_table,
 )
 from mixllm_integrations.benchmark.latency.command import latency
+from mixllm_integrations.benchmark.llama_command import llama_index
 from mixllm_integrations.benchmark.online.command import online
 from mixllm_integrations.benchmark.options import (
     CandidatesOption,
@@ -36,6 +37,7 @@ __all__ = [
     "coldstart",
     "conformance",
     "latency",
+    "llama_index",
     "offline",
     "online",
     "overhead",
@@ -138,6 +140,7 @@ def offline(
 app.command()(online)
 app.command()(latency)
 app.command()(budget)
+app.command()(llama_index)
 
 
 @app.command()

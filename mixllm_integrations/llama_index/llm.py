@@ -18,11 +18,18 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     MessageRole,
 )
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.llms import LLM
 
+from mixllm_integrations.core.router import Router
 from mixllm_integrations.llama_index.calls import aanswer, answer, astream, stream
+from mixllm_integrations.llama_index.candidates import CandidateLLM
+from mixllm_integrations.llama_index.messages import QueryFrom
 from mixllm_integrations.llama_index.reading import CHAT, COMPLETION
 from mixllm_integrations.llama_index.request import Request
 from mixllm_integrations.llama_index.structured import StructuringLLM
+from mixllm_integrations.serving import RoutingRule
+from mixllm_integrations.store import EventStore
 
 __all__ = ["MixLLM"]
 
@@ -84,6 +91,38 @@ class MixLLM(StructuringLLM):
         If two share a name, a price is unknown, or an argument is. Also when
         it is pickled with an opened store or a candidate that cannot be.
     """
+
+    # Type checkers would make one up from the fields if it stood in a base alone.
+    def __init__(
+        self,
+        candidates: Sequence[LLM | CandidateLLM],
+        *,
+        router: Router | None = None,
+        store: EventStore | str | None = None,
+        shared_state: Any = None,
+        willingness_to_pay: float | None = None,
+        query_from: QueryFrom | None = None,
+        cooldown_seconds: float = 30.0,
+        give_up_after_seconds: float = 0.0,
+        rules: Sequence[RoutingRule] | RoutingRule = (),
+        shadow: str | None = None,
+        callback_manager: CallbackManager | None = None,
+        **settings: Any,
+    ) -> None:
+        settings |= {
+            "candidates": candidates,
+            "router": router,
+            "store": store,
+            "shared_state": shared_state,
+            "willingness_to_pay": willingness_to_pay,
+            "query_from": query_from,
+            "cooldown_seconds": cooldown_seconds,
+            "give_up_after_seconds": give_up_after_seconds,
+            "rules": rules,
+            "shadow": shadow,
+            "callback_manager": callback_manager,
+        }
+        super().__init__(**settings)
 
     @classmethod
     def class_name(cls) -> str:

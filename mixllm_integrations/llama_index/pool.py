@@ -107,35 +107,22 @@ class LLMPool(Members, FunctionCallingLLM):
 
     def __init__(
         self,
-        candidates: Sequence[LLM | CandidateLLM],
         *,
+        candidates: Sequence[LLM | CandidateLLM],
         router: Router | None = None,
         store: EventStore | str | None = None,
-        shared_state: Any = None,  # noqa: ANN401 - a URL or any SharedState
-        willingness_to_pay: float | None = None,
-        query_from: QueryFrom | None = None,
-        cooldown_seconds: float = 30.0,
-        give_up_after_seconds: float = 0.0,
         rules: Sequence[RoutingRule] | RoutingRule = (),
-        shadow: str | None = None,
         callback_manager: CallbackManager | None = None,
-        **settings: Any,  # noqa: ANN401
+        **settings: Any,  # noqa: ANN401 - the fields of this class
     ) -> None:
-        settings |= {
-            "willingness_to_pay": willingness_to_pay,
-            "query_from": query_from,
-            "cooldown_seconds": cooldown_seconds,
-            "give_up_after_seconds": give_up_after_seconds,
-            "shared_state": shared_state,
-            "shadow": shadow,
-        }
         check_settings(type(self), settings, router=router)
         known = () if router is None else router.candidates
         entries = tuple(resolved(one, known) for one in candidates_of(candidates))
         facts = [entry.candidate for entry in entries]
         settings["rules"] = checked_rules(rules, [fact.name for fact in facts])
         if router is None:
-            router = router_over(facts, willingness_to_pay=willingness_to_pay)
+            worth = settings.get("willingness_to_pay")
+            router = router_over(facts, willingness_to_pay=worth)
         else:  # it may serve other models, so what it weighs is left as it is
             renames_of(router).taken(fact.name for fact in facts)
             router_over(facts, router=router)
@@ -143,13 +130,13 @@ class LLMPool(Members, FunctionCallingLLM):
         self._router, self._store = router, store
         self._dispatcher = dispatcher_over(
             router,
-            cooldown_seconds=cooldown_seconds,
+            cooldown_seconds=self.cooldown_seconds,
             store=store,
-            shared_state=shared_state,
+            shared_state=self.shared_state,
         )
         self._tell_prices()
-        if shadow is not None and not self.meant_by(shadow):
-            raise self.unknown(shadow)
+        if self.shadow is not None and not self.meant_by(self.shadow):
+            raise self.unknown(self.shadow)
         if callback_manager is not None:
             self.callback_manager = callback_manager
 
