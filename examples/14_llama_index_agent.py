@@ -11,7 +11,7 @@ from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
 from llama_index.core.memory import ChatMemoryBuffer
 
-from mixllm_integrations.llama_index import CandidateLLM, MixLLM  # names the extra
+from mixllm_integrations.llama_index import CandidateLLM, MixLLM
 from mixllm_integrations.testing import ScriptedLLM
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # LlamaIndex's own

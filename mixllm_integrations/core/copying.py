@@ -38,7 +38,7 @@ class Portable(ABC):
     _clock: Callable[[], float]
 
     @abstractmethod
-    def _state(self, *, compact: bool = False) -> _State:
+    def _state(self, *, compact: bool = False, unheard: bool = False) -> _State:
         """Return all that outlives this object, as JSON and arrays."""
 
     @classmethod

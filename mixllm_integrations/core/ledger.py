@@ -16,15 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.errors import (
-    ConfigurationError,
-    StateFormatError,
-    UnknownDecisionError,
-)
+from mixllm_integrations.core.errors import ConfigurationError, UnknownDecisionError
 from mixllm_integrations.core.pending import (
     PendingDecision,
-    pending_from,
+    bit_of,
     pending_row,
+    read_rows,
 )
 from mixllm_integrations.core.types import (
     Feedback,
@@ -42,7 +39,8 @@ class DecisionLedger:
     """Pending decisions, oldest first; every operation is O(1), amortised.
 
     Those that another worker has made are kept apart from its own, at most as many:
-    they crowd out none of these, and are not saved.
+    they crowd out none of these. They are not saved, but where a log lacks something
+    that was told here.
 
     Parameters
     ----------
@@ -55,6 +53,8 @@ class DecisionLedger:
 
     Attributes
     ----------
+    is_hearing
+        Whether what is recorded comes out of a log, and not from here.
     crowded_out, expired, unreadable
         How many decisions were dropped because newer ones needed the place,
         because they were too old, or because their saved row was damaged.
@@ -77,6 +77,7 @@ class DecisionLedger:
         self._clock = clock
         self._pending: OrderedDict[str, PendingDecision] = OrderedDict()
         self._adopted: OrderedDict[str, PendingDecision] = OrderedDict()
+        self.is_hearing = False
         self.crowded_out = 0
         self.expired = 0
         self.unreadable = 0
@@ -156,7 +157,6 @@ class DecisionLedger:
 
     def has_adopted(self, decision_id: str) -> bool:
         """Tell whether a decision of another worker is pending."""
-        self._expire()
         return decision_id in self._adopted
 
     def __iter__(self) -> Iterator[PendingDecision]:
@@ -211,6 +211,7 @@ class DecisionLedger:
         if pending.outcome is not None:
             return False
         pending.outcome = outcome
+        self._note(pending, "outcome")
         return True
 
     def record_feedback(self, feedback: Feedback) -> bool:
@@ -235,6 +236,7 @@ class DecisionLedger:
         if feedback.kind in pending.feedback:
             return False
         pending.feedback[feedback.kind] = feedback
+        self._note(pending, feedback.kind)
         return True
 
     def record_signal(self, decision_id: str, signal: ImplicitSignal) -> bool:
@@ -257,11 +259,28 @@ class DecisionLedger:
         UnknownDecisionError
             If the decision is not pending.
         """
-        signals = self.get(decision_id).signals
-        if signal in signals:
+        pending = self.get(decision_id)
+        if signal in pending.signals:
             return False
-        signals.add(signal)
+        pending.signals.add(signal)
+        self._note(pending, signal)
         return True
+
+    def heard(self, decision_id: str, told: str) -> None:
+        """Note that a log has what was told here of a decision, pending or not.
+
+        Parameters
+        ----------
+        decision_id, told
+            Which one; ``"outcome"``, the kind of the feedback, or the signal.
+        """
+        pending = self._pending.get(decision_id) or self._adopted.get(decision_id)
+        if pending is not None:
+            pending.unheard &= ~bit_of(told)
+
+    def _note(self, pending: PendingDecision, told: str) -> None:
+        if not self.is_hearing:
+            pending.unheard |= bit_of(told)
 
     def rename(self, old: str, new: str) -> None:
         """Let what is pending of one candidate be of another name.
@@ -276,12 +295,12 @@ class DecisionLedger:
                 pending.candidate = new
 
     def reprice(self, candidate: str, *, lengths: bool = False) -> None:
-        """Note that what was expected of a candidate's bills holds no more.
+        """Let the expected costs of what is pending of a candidate be NaN.
 
         Parameters
         ----------
         candidate
-            Whose; the expected costs of what is pending of it become NaN.
+            Whose bills are not what was expected any more.
         lengths
             Whether neither do the expected lengths hold: they become 0.
         """
@@ -304,15 +323,16 @@ class DecisionLedger:
                 pending.version = _OUTDATED
 
     def state(
-        self, *, version: int | None = None
+        self, *, version: int | None = None, unheard: bool = False
     ) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
-        """Return everything pending, for a restart.
+        """Return what is pending, for a restart.
 
         Parameters
         ----------
         version
-            Leave out decisions by other versions of the knowledge: nothing can
-            be learned from their contexts now. ``None``: there is only one.
+            Of the knowledge: decisions by others teach nothing; ``None``: all.
+        unheard
+            Leave out those of which a log has all that was told here, too.
 
         Returns
         -------
@@ -323,12 +343,13 @@ class DecisionLedger:
             Context vectors in the same order, shape ``(n_pending, dimension)``.
         """
         now = self._expire()
-        current = [p for p in self._pending.values() if version in (None, p.version)]
+        own: Iterable[PendingDecision] = () if unheard else self._pending.values()
+        kept = {p.decision_id: p for p in own}
+        kept |= {p.decision_id: p for p in self if p.unheard}
+        current = [p for p in kept.values() if version in (None, p.version)]
+        contexts = [p.context for p in current] or np.zeros((0, 0))
         rows = [pending_row(p, now) for p in current]
-        contexts = [p.context for p in current]
-        if not contexts:
-            return [], np.zeros((0, 0), dtype=np.float32)
-        return rows, np.stack(contexts).astype(np.float32, copy=False)
+        return rows, np.asarray(contexts, dtype=np.float32)
 
     @classmethod
     def from_state(
@@ -345,15 +366,9 @@ class DecisionLedger:
         Parameters
         ----------
         rows, contexts
-            What `state` returned. A damaged row is left out and counted in
-            `unreadable`.
+            What `state` returned. A damaged row is left out and counted.
         capacity, max_age_seconds, clock
             As for the class; they may differ from those of the saved ledger.
-
-        Returns
-        -------
-        DecisionLedger
-            The ledger.
 
         Raises
         ------
@@ -361,20 +376,8 @@ class DecisionLedger:
             If there is not one context per row.
         """
         ledger = cls(capacity=capacity, max_age_seconds=max_age_seconds, clock=clock)
-        vectors = np.asarray(contexts, dtype=np.float32)
-        if vectors.ndim != 2 or len(vectors) != len(rows):
-            raise StateFormatError(
-                f"{len(rows)} pending decisions need a context each, but their "
-                f"matrix has shape {vectors.shape}"
-            )
-        now = clock()
-        for row, context in zip(rows, vectors, strict=True):
-            try:
-                pending = pending_from(row, context, now)
-            except (KeyError, TypeError, ValueError):
-                ledger.unreadable += 1
-                continue
-            ledger._pending[pending.decision_id] = pending
+        found, ledger.unreadable = read_rows(rows, contexts, clock())
+        ledger._pending.update((pending.decision_id, pending) for pending in found)
         ledger._expire()
         ledger._make_room()
         return ledger

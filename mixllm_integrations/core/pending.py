@@ -4,9 +4,9 @@ Beside `ledger`, which keeps them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,9 @@ from mixllm_integrations.core.types import (
     Outcome,
 )
 
-__all__ = ["PendingDecision", "pending_from", "pending_row"]
+__all__ = ["PendingDecision", "bit_of", "pending_from", "pending_row", "read_rows"]
 
+_TOLD = ("outcome", *get_args(FeedbackKind), *IMPLICIT_SIGNALS)
 _NUMBERS = ("predicted_quality", "predicted_output_tokens")
 
 
@@ -51,6 +52,9 @@ class PendingDecision:
     outcome, feedback, signals
         What has come in: one outcome, one feedback of each kind, and what the
         traffic itself tells of the answer.
+    unheard
+        Which of these were told here and have not been heard in a log yet: see
+        `bit_of`.
     """
 
     decision_id: str
@@ -66,6 +70,18 @@ class PendingDecision:
     outcome: Outcome | None = None
     feedback: dict[FeedbackKind, Feedback] = field(default_factory=dict)
     signals: set[ImplicitSignal] = field(default_factory=set)
+    unheard: int = 0
+
+
+def bit_of(told: str) -> int:
+    """Return the bit that stands for something told of a decision.
+
+    Parameters
+    ----------
+    told
+        ``"outcome"``, a kind of feedback, or a signal; nothing stands for others.
+    """
+    return 1 << _TOLD.index(told) if told in _TOLD else 0
 
 
 def pending_row(pending: PendingDecision, now: float) -> dict[str, Any]:
@@ -91,6 +107,7 @@ def pending_row(pending: PendingDecision, now: float) -> dict[str, Any]:
         "outcome": None if pending.outcome is None else asdict(pending.outcome),
         "feedback": [asdict(f) for f in pending.feedback.values()],
         "signals": sorted(pending.signals),
+        "unheard": int(pending.unheard),
     }
 
 
@@ -111,7 +128,7 @@ def pending_from(
     StateFormatError, KeyError, TypeError, ValueError
         If it is damaged.
     """
-    numbers = {name: float(row[name]) for name in _NUMBERS}
+    numbers: dict[str, Any] = {name: float(row[name]) for name in _NUMBERS}
     age, cost = float(row["age_seconds"]), row["token_cost"]
     checked = (*numbers.values(), age, *context, 0.0 if cost is None else float(cost))
     if not all(map(math.isfinite, checked)):
@@ -132,9 +149,42 @@ def pending_from(
         outcome=None if row["outcome"] is None else Outcome(**row["outcome"]),
         feedback={f.kind: f for f in told},
         signals=signals,
+        unheard=int(row.get("unheard", 0)),
         **numbers,
     )
 
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
+
+
+def read_rows(
+    rows: Sequence[Mapping[str, Any]], contexts: NDArray[np.float32], now: float
+) -> tuple[list[PendingDecision], int]:
+    """Return the decisions of rows, and how many are damaged.
+
+    Parameters
+    ----------
+    rows, contexts
+        What was saved.
+    now
+        Time by the ledger's clock.
+
+    Raises
+    ------
+    StateFormatError
+        If there is not one context per row.
+    """
+    vectors = np.asarray(contexts, dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(rows):
+        raise StateFormatError(
+            f"{len(rows)} pending decisions need a context each, but their "
+            f"matrix has shape {vectors.shape}"
+        )
+    found = []
+    for row, context in zip(rows, vectors, strict=True):
+        try:
+            found.append(pending_from(row, context, now))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found, len(rows) - len(found)

@@ -70,11 +70,11 @@ class Restorable(Knobs, Portable):
         """Return what exploring may cost, as `ExplorationBudget` takes it."""
 
     def _state(
-        self, *, compact: bool = False
+        self, *, compact: bool = False, unheard: bool = False
     ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         with self._lock:
             state, arrays = snapshot.router_state(
-                self._knowledge, self._experience, self._ledger
+                self._knowledge, self._experience, self._ledger, unheard=unheard
             )
             if compact:
                 state, arrays = snapshot.without_replay(state, arrays)

@@ -63,6 +63,9 @@ class ResumablePool(LearningPool):
     def snapshot(self, log: str) -> tuple[int, bytes]:
         """Return all that was learned, for workers that come later.
 
+        Of decisions under way only those are in it of which something was told here
+        that was not heard in a log yet; the others are found there.
+
         Parameters
         ----------
         log
@@ -77,7 +80,7 @@ class ResumablePool(LearningPool):
         """
         with self._lock:
             heard = self._heard.get(log, 0)
-            state = self._state()
+            state = self._state(unheard=True)
         return heard, zipped(state)
 
     def resume(self, content: bytes) -> bool:
@@ -198,9 +201,9 @@ class ResumablePool(LearningPool):
             per_token = None
         self._waiting.set_speed(here.name, first, per_token)
 
-    def _state(self, *, compact: bool = False) -> _State:
+    def _state(self, *, compact: bool = False, unheard: bool = False) -> _State:
         with self._lock:
-            state, arrays = super()._state(compact=compact)
+            state, arrays = super()._state(compact=compact, unheard=unheard)
             state["heard"] = dict(self._heard)
             state["speeds"] = {n: list(s) for n, s in self._waiting.speeds().items()}
         return state, arrays

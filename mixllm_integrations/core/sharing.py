@@ -184,11 +184,26 @@ class SharingPool(ResumablePool):
         place = sequence_from(sequence)
         with self._lock:
             is_new = place > self._heard.get(log, 0)
+            self._ledger.is_hearing = True
             try:
                 yield is_new
             finally:
+                self._ledger.is_hearing = False
                 if is_new:
                     self._heard[log] = place
+
+    def heard_own(self, decision_id: str, told: str) -> None:
+        """Note that a log has what was told here of a decision; it teaches nothing.
+
+        Parameters
+        ----------
+        decision_id
+            Which one; it need not be pending.
+        told
+            ``"outcome"``, the kind of the feedback, or the signal.
+        """
+        with self._lock:
+            self._ledger.heard(decision_id, told)
 
     def hear_from(self, log: str, sequence: int) -> None:
         """Begin to listen to a log, after one of its events.

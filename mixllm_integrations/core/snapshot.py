@@ -56,7 +56,11 @@ _SPARE = {
 
 
 def router_state(
-    knowledge: Knowledge, experience: Experience, ledger: DecisionLedger
+    knowledge: Knowledge,
+    experience: Experience,
+    ledger: DecisionLedger,
+    *,
+    unheard: bool = False,
 ) -> _State:
     """Return all that was learned and all that is pending, as JSON and arrays.
 
@@ -64,10 +68,12 @@ def router_state(
     ----------
     knowledge, experience, ledger
         To be saved.
+    unheard
+        Whether what is pending goes without what a log says as well.
     """
     offline, arrays = knowledge_state(knowledge)
     online, more = experience_state(experience)
-    rows, contexts = ledger.state(version=knowledge.version)
+    rows, contexts = ledger.state(version=knowledge.version, unheard=unheard)
     state = {"knowledge": offline, "experience": online, "pending": rows}
     arrays |= {f"online.{name}": array for name, array in more.items()}
     arrays["pending.contexts"] = contexts

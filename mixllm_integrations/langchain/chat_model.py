@@ -53,6 +53,9 @@ class MixLLMChatModel(EventPool):
     store
         Where events are logged: a URL such as ``"sqlite:///events.db"`` or a
         store; ``None``: nowhere.
+    learn_from_store
+        Whether to learn from a `store` that is a database: what other workers log,
+        and what earlier processes have logged. Without it the store is only a log.
     shared_state
         Where workers meet, so that each knows at once of the others' load,
         cooldowns and sessions, and they share one spending budget: a URL such as

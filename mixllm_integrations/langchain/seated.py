@@ -43,7 +43,9 @@ __all__ = ["SeatedModel"]
 
 # What is worked out once, and from which settings.
 _SEATED_BY = frozenset({*SETTINGS, "timeout", "candidates"})
-_DISPATCHED_BY = frozenset({"router", "store", "shared_state", "cooldown_seconds"})
+_DISPATCHED_BY = frozenset(
+    {"router", "store", "learn_from_store", "shared_state", "cooldown_seconds"}
+)
 _USUAL_BY = frozenset(
     {"willingness_to_pay", "max_retries", "give_up_after_seconds", "shadow"}
 )
@@ -55,6 +57,7 @@ class SeatedModel(Members, PortableChatModel):
     candidates: tuple[InstanceOf[CandidateModel], ...] = Field(exclude=True)
     router: InstanceOf[Router] = Field(exclude=True)
     store: Any = Field(default=None, exclude=True)
+    learn_from_store: bool = True
     shared_state: Any = Field(default=None, exclude=True)
     willingness_to_pay: float | None = None
     query_from: Callable[[list[BaseMessage]], str] | None = Field(
@@ -80,6 +83,7 @@ class SeatedModel(Members, PortableChatModel):
         candidates: Iterable[BaseChatModel | CandidateModel],
         router: Router | None = None,
         store: Any = None,  # noqa: ANN401 - a URL or any EventStore
+        learn_from_store: bool = True,
         shared_state: Any = None,  # noqa: ANN401 - a URL or any SharedState
         willingness_to_pay: float | None = None,
         query_from: Callable[[list[BaseMessage]], str] | None = None,
@@ -94,6 +98,7 @@ class SeatedModel(Members, PortableChatModel):
             "shadow": shadow,
             "router": router,
             "store": store,
+            "learn_from_store": learn_from_store,
             "shared_state": shared_state,
             "willingness_to_pay": willingness_to_pay,
             "query_from": query_from,
@@ -130,6 +135,7 @@ class SeatedModel(Members, PortableChatModel):
             self.router,
             cooldown_seconds=self.cooldown_seconds,
             store=self.store,
+            learn_from_store=self.learn_from_store,
             shared_state=self.shared_state,
         )
         self._tell_prices(dispatcher)

@@ -56,6 +56,9 @@ class MixLLM(StructuringLLM):
     store
         Where decisions, outcomes and feedback are logged: ``None``, a URL such
         as ``"sqlite:///mixllm.db"``, or a store. Prompts are never logged.
+    learn_from_store
+        Whether to learn from a `store` that is a database: what other workers log,
+        and what earlier processes have logged. Without it the store is only a log.
     shared_state
         Where workers meet, for example ``"redis://host:6379/0"``; ``None``: nowhere.
     willingness_to_pay
@@ -99,6 +102,7 @@ class MixLLM(StructuringLLM):
         *,
         router: Router | None = None,
         store: EventStore | str | None = None,
+        learn_from_store: bool = True,
         shared_state: Any = None,
         willingness_to_pay: float | None = None,
         query_from: QueryFrom | None = None,
@@ -113,6 +117,7 @@ class MixLLM(StructuringLLM):
             "candidates": candidates,
             "router": router,
             "store": store,
+            "learn_from_store": learn_from_store,
             "shared_state": shared_state,
             "willingness_to_pay": willingness_to_pay,
             "query_from": query_from,

@@ -54,6 +54,10 @@ _ANEW = (
 )
 
 
+# What the dispatcher is made of, besides the router and the store.
+_DISPATCHED_BY = frozenset({"cooldown_seconds", "learn_from_store", "shared_state"})
+
+
 class Seats:
     """All candidates of one LLM by the names that they have now; never changes.
 
@@ -100,6 +104,7 @@ class LLMPool(Members, FunctionCallingLLM):
         default=(), exclude=True, repr=False
     )
     shadow: str | None = None
+    learn_from_store: bool = True
     shared_state: Any = Field(default=None, exclude=True, repr=False)
     _router: Router = PrivateAttr()
     _dispatcher: Dispatcher = PrivateAttr()
@@ -128,13 +133,7 @@ class LLMPool(Members, FunctionCallingLLM):
             router_over(facts, router=router)
         super().__init__(candidates=entries, **settings)
         self._router, self._store = router, store
-        self._dispatcher = dispatcher_over(
-            router,
-            cooldown_seconds=self.cooldown_seconds,
-            store=store,
-            shared_state=self.shared_state,
-        )
-        self._tell_prices()
+        self._dispatch()
         if self.shadow is not None and not self.meant_by(self.shadow):
             raise self.unknown(self.shadow)
         if callback_manager is not None:
@@ -286,6 +285,16 @@ class LLMPool(Members, FunctionCallingLLM):
     def _presence(self) -> Present:
         return self.seats.presence.of(self.router)
 
+    def _dispatch(self) -> None:
+        self._dispatcher = dispatcher_over(
+            self._router,
+            cooldown_seconds=self.cooldown_seconds,
+            store=self._store,
+            learn_from_store=self.learn_from_store,
+            shared_state=self.shared_state,
+        )
+        self._tell_prices()
+
     def _tell_prices(self) -> None:
         """Tell what each candidate's cache of prompts changes."""
         for known in self.router.candidates:
@@ -298,6 +307,8 @@ class LLMPool(Members, FunctionCallingLLM):
         """Change settings that are known to be right."""
         for name, value in update.items():
             super().__setattr__(name, value)
+        if not _DISPATCHED_BY.isdisjoint(update):
+            self._dispatch()
         if "candidates" in update:
             _ = self._followed  # names that are passed are those of today
             self._tell_prices()

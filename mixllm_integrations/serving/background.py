@@ -18,7 +18,7 @@ from mixllm_integrations.serving.spool import Spool
 from mixllm_integrations.serving.writer import Report
 from mixllm_integrations.store import NewEvent
 
-__all__ = ["BackgroundWriter"]
+__all__ = ["BackgroundWriter", "is_on_a_loop"]
 
 _log = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ class BackgroundWriter:
 
         On an event loop nothing is waited for: all other calls would wait as well.
         """
-        if self._stuck_at == self._line.written or _is_on_a_loop():
+        if self._stuck_at == self._line.written or is_on_a_loop():
             return False
         until = time.monotonic() + self._patience_seconds
         while time.monotonic() < until:
@@ -320,7 +320,8 @@ class BackgroundWriter:
             at_end()
 
 
-def _is_on_a_loop() -> bool:
+def is_on_a_loop() -> bool:
+    """Tell whether an event loop runs on this thread: it must not be held up."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

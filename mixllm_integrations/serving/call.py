@@ -351,7 +351,8 @@ class RoutedCall:
         journal = self._dispatcher.journal
         if journal is not None and self._open:
             shadow = None if self.shadowed is None else shadow_record(self.shadowed)
-            journal.decision(self.decision, shadow=shadow)
+            handed_over = self._dispatcher.handed_over(self.decision.id)
+            journal.decision(self.decision, shadow=shadow, handed_over=handed_over)
         self._started_at = self._dispatcher.clock()
 
     def _report(self, input_tokens: int, output_tokens: int, cost: float) -> None:

@@ -25,16 +25,14 @@ Everything here costs microseconds and never waits: the adapters do that, each i
 its own way.
 """
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mixllm_integrations.core.errors import (
-    UnknownCandidateError,
-    UnknownDecisionError,
-)
+from mixllm_integrations.core.errors import UnknownCandidateError
 from mixllm_integrations.core.types import (
+    Feedback,
     FeedbackKind,
     ImplicitSignal,
     Requirement,
@@ -44,6 +42,7 @@ from mixllm_integrations.serving.call import RoutedCall
 from mixllm_integrations.serving.cooldown import Cooldown
 from mixllm_integrations.serving.drifts import DriftLog
 from mixllm_integrations.serving.feedback import decision_id_of
+from mixllm_integrations.serving.following import Follower
 from mixllm_integrations.serving.journal import Journal
 from mixllm_integrations.serving.live import Live
 from mixllm_integrations.serving.naming import UnknownHereError, moved, renames_of
@@ -57,6 +56,7 @@ from mixllm_integrations.serving.prices import CachePrice
 from mixllm_integrations.serving.sessions import Sessions
 from mixllm_integrations.serving.signals import LastQuestions
 from mixllm_integrations.serving.steady import steady
+from mixllm_integrations.serving.telling import Teller
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
-_log = logging.getLogger(__name__)
 _NO_OPTIONS = CallOptions()
 
 
@@ -85,6 +84,10 @@ class Dispatcher:
         Where decisions, outcomes, feedback and alarms of drift are logged:
         ``None``, a URL such as ``"sqlite:///events.db"``, or a store. Prompts
         are never logged. A journal of another dispatcher is shared with it.
+    learn_from_store
+        Whether to learn what other workers log, and earlier processes have
+        logged, and to log what they need to learn from this one, if `store` is a
+        `SharedStore`, as that of a URL is. Else it is only a log.
     shared_state
         Where workers meet, to know of each other's load, cooldowns, sessions and
         spending: ``None``, a URL such as ``"redis://host:6379/0"``, or a
@@ -102,6 +105,8 @@ class Dispatcher:
     last_questions
         Who answered the last question of each session; ``None`` if the router
         learns nothing from its being asked again.
+    follower
+        Learns from the log; ``None`` if nobody does.
     live
         Keeps this worker in touch with others; ``None`` without a shared state.
     renames
@@ -115,6 +120,7 @@ class Dispatcher:
         cooldown_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
         store: "EventStore | Journal | str | None" = None,
+        learn_from_store: bool = True,
         shared_state: "SharedState | str | None" = None,
     ) -> None:
         self.router = router
@@ -133,8 +139,12 @@ class Dispatcher:
             LastQuestions(clock=clock) if "regenerate" in wanted else None
         )
         journal = self.journal
-        self._drifts = None if journal is None else DriftLog(router, journal)
         self.renames.tell(self)
+        self.follower = Follower.over(router, journal) if learn_from_store else None
+        self._teller = Teller(router, journal, self.follower)
+        self._drifts = (
+            None if journal is None else DriftLog(router, journal, self.follower)
+        )
         self.live = Live.over(router, shared_state)
         if self.live is not None:
             self.live.join(self, self.cooldown, self.sessions)
@@ -182,6 +192,8 @@ class Dispatcher:
         """
         if self.live is not None:
             self.live.start()
+        if self.follower is not None:
+            self.follower.start()
         asked = Asked(query, input_tokens, tuple(requires), among)
         for name in (options.candidate, options.shadow):
             if name is not None and name not in options.barred:
@@ -219,13 +231,19 @@ class Dispatcher:
         ConfigurationError
             If no decision is found on `answer`, or the reward is not legal.
         UnknownDecisionError
-            If the router does not know the decision, or not any more.
+            If neither the router nor the log knows the decision, or not any more.
+
+        Notes
+        -----
+        It may be a decision of another worker, or of an earlier process. If the
+        database is away, so that it cannot be looked up, the feedback is kept and
+        learned from later, should the decision be there.
         """
-        decision_id = decision_id_of(answer)
-        new = self.router.record_feedback(decision_id, reward, kind=kind, source=source)
-        if new and self.journal is not None:
-            self.journal.feedback(decision_id, float(reward), kind, source)
-        self.look_for_drift(decision_id)
+        told = Feedback(decision_id_of(answer), reward, kind, source)
+        if self.follower is not None:
+            self.follower.start()
+        new = self._teller.feedback(told)
+        self.look_for_drift(told.decision_id)
         return new
 
     def record_signal(self, answer: object, signal: ImplicitSignal) -> bool:
@@ -250,9 +268,9 @@ class Dispatcher:
         ConfigurationError
             If no decision is found on `answer`, or the signal is unknown.
         UnknownDecisionError
-            If the router does not know the decision, or not any more.
+            If neither the router nor the log knows the decision, or not any more.
         """
-        return self.router.record_signal(decision_id_of(answer), signal)
+        return self._teller.signal(decision_id_of(answer), signal)
 
     def tell(self, decision_id: str, signal: ImplicitSignal) -> None:
         """Do what `record_signal` does, for a decision that may be forgotten.
@@ -264,10 +282,7 @@ class Dispatcher:
         signal
             What was seen.
         """
-        try:
-            self.router.record_signal(decision_id, signal)
-        except UnknownDecisionError:  # an old answer, or that of another router
-            _log.debug("decision %s is not pending any more", decision_id)
+        self._teller.signal_at_once(decision_id, signal)
 
     def look_for_drift(self, decision_id: str) -> None:
         """Log the alarms that the last outcome or feedback has raised.
@@ -279,6 +294,23 @@ class Dispatcher:
         """
         if self._drifts is not None:
             self._drifts.look(decision_id)
+
+    def handed_over(self, decision_id: str) -> Callable[[], Any] | None:
+        """Return what gives other workers all they need to learn from a decision.
+
+        Parameters
+        ----------
+        decision_id
+            Of one that was just made.
+
+        Returns
+        -------
+        callable or None
+            Cheap until it is called; ``None``: nobody is to learn from it.
+        """
+        if self.follower is None:
+            return None
+        return partial(self.router.hand_over, decision_id)
 
     def know_cache(self, name: str, price: CachePrice) -> None:
         """Note what a candidate's cache of prompts changes.

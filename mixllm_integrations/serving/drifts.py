@@ -9,6 +9,7 @@ from mixllm_integrations.serving.journal import Journal
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
+    from mixllm_integrations.serving.following import Follower
 
 __all__ = ["DriftLog"]
 
@@ -24,13 +25,18 @@ class DriftLog:
         Whose alarms; those that it has already are old.
     journal
         Where they go.
+    follower
+        Knows which alarms came of what other workers have logged: those log them.
     """
 
-    __slots__ = ("_journal", "_lock", "_router", "_seen")
+    __slots__ = ("_follower", "_journal", "_lock", "_router", "_seen")
 
-    def __init__(self, router: "Router", journal: Journal) -> None:
+    def __init__(
+        self, router: "Router", journal: Journal, follower: "Follower | None" = None
+    ) -> None:
         self._router = router
         self._journal = journal
+        self._follower = follower
         self._lock = threading.RLock()  # a finalizer may come in between
         self._seen = _last(router.drifts)
 
@@ -50,6 +56,8 @@ class DriftLog:
             drifts = self._router.drifts  # somebody may have looked meanwhile
             new = _after(drifts, self._seen)
             self._seen = _last(drifts)
+            if self._follower is not None:
+                new = [e for e in new if not self._follower.has_raised(e)]
         if new:
             told, *others = [_payload(event) for event in new]
             if others:

@@ -6,18 +6,22 @@ learned, each once. Losing the log stops nothing: the thread waits until it is b
 """
 
 import logging
-import os
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+from weakref import WeakValueDictionary
 
-from mixllm_integrations.core.errors import MixLLMError, UnknownDecisionError
-from mixllm_integrations.core.types import Feedback, Outcome
+from mixllm_integrations.core.drift import DriftEvent
+from mixllm_integrations.core.errors import MixLLMError
+from mixllm_integrations.serving.forking import survive_forks
+from mixllm_integrations.serving.hearing import Listener
+from mixllm_integrations.store import SharedStore
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
-    from mixllm_integrations.store import Event, SharedStore
+    from mixllm_integrations.serving.journal import Journal
+    from mixllm_integrations.store import Event
 
 __all__ = ["Follower"]
 
@@ -27,11 +31,8 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5  # so soon a sibling acts on feedback, about
 _RETRY_SECONDS = 2.0
 _PAGE = 500
+_PAGES_AT_ONCE = 4  # while somebody waits for a decision to be found
 _SNAPSHOT_EVERY = 10_000  # events: about 2 s of catching up
-_TOLD = (
-    *("input_tokens", "output_tokens", "cost", "error"),
-    *("latency_seconds", "time_to_first_token_seconds"),
-)
 
 
 class Follower:
@@ -44,12 +45,18 @@ class Follower:
     store
         The log.
     worker
-        What this worker puts into its own events under ``"worker"``.
+        What this worker puts into its own events under ``"worker"``; ``None``: it
+        writes through journals, which `join`.
     poll_seconds
         How often the log is looked at.
     snapshot_every
         After how many events what was learned is put beside the log, so that a
         new worker need not hear all of it.
+
+    Attributes
+    ----------
+    log
+        Identity of the log.
 
     Notes
     -----
@@ -63,62 +70,127 @@ class Follower:
         "_closed",
         "_failing",
         "_is_fresh",
+        "_journals",
+        "_listener",
         "_lock",
+        "_names",
         "_poll_seconds",
         "_router",
         "_snapshot_at",
-        "_snapshot_every",
+        "_starting",
         "_store",
         "_thread",
-        "_untaught",
         "_wake",
         "_worker",
+        "log",
+        "snapshot_every",
     )
 
     def __init__(
         self,
         router: "Router",
-        store: "SharedStore",
+        store: SharedStore,
         *,
-        worker: str,
+        worker: str | None = None,
         poll_seconds: float = _POLL_SECONDS,
         snapshot_every: int = _SNAPSHOT_EVERY,
     ) -> None:
         self._router = router
         self._store = store
+        self.log = store.identity
         self._worker = worker
         self._poll_seconds = poll_seconds
-        self._snapshot_every = snapshot_every
+        self.snapshot_every = snapshot_every
         self._snapshot_at = 0
-        self._untaught: set[str] = set()
         self._begun = False
         self._is_fresh = not router.has_learned_online
         self._failing = False
         self._closed = False
+        self._journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+        self._listener = Listener(router, self.log, own=self._own)
         self.begin_anew()
-        _FOLLOWERS.add(self)
+        survive_forks(self)
+
+    @classmethod
+    def over(cls, router: "Router", journal: "Journal | None") -> "Follower | None":
+        """Return who follows the log of a journal: the same as long as it is in use.
+
+        What a snapshot knows is taken over before this returns.
+
+        Parameters
+        ----------
+        router
+            Who learns.
+        journal
+            Its events are passed over; ``None``: there is no log.
+
+        Returns
+        -------
+        Follower or None
+            ``None`` if there is no log that workers can share.
+        """
+        if journal is None or not isinstance(journal.store, SharedStore):
+            return None
+        key = id(router), journal.store.identity
+        with _OPENING:
+            found = _OPENED.get(key)
+            if found is None or found.is_closed:
+                found = _OPENED[key] = cls(router, journal.store)
+            found.join(journal)
+        found.begin()
+        return found
+
+    def join(self, journal: "Journal") -> None:
+        """Pass over what a journal writes, and follow for as long as one is open.
+
+        Parameters
+        ----------
+        journal
+            Over the same log; not kept alive.
+        """
+        self._journals.add(journal)
+        self._names |= {journal.worker}
 
     def begin_anew(self) -> None:
-        """Forget the thread: it is the parent process's."""
+        """Forget the thread, and under what names journals were written.
+
+        Both are the parent process's.
+        """
+        self._names: frozenset[str] = frozenset()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # one reads the log at a time
+        self._starting = threading.Lock()
         self._wake = threading.Event()
+
+    def begin(self) -> bool:
+        """Choose where to listen from, and go on from a snapshot if there is one.
+
+        Returns
+        -------
+        bool
+            Whether the log could be read; else the thread tries it again.
+        """
+        return self._begun or self._tried(self._begin_once)
 
     def start(self) -> None:
         """Follow from now on; once it does, this costs nothing."""
         if self._thread is not None or self._closed:
             return
-        thread = threading.Thread(
-            target=_follow,
-            args=(weakref.ref(self), self._wake, self._poll_seconds),
-            name="mixllm-follower",
-            daemon=True,
-        )
-        self._thread = thread
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is going down
-            self._closed = True
+        with self._starting:
+            if self._thread is not None:
+                return
+            thread = threading.Thread(
+                target=_follow,
+                args=(weakref.ref(self), self._wake, self._poll_seconds),
+                name="mixllm-follower",
+                daemon=True,
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is going down
+                self._closed = True
+                return
+            self._thread = thread
 
     def close(self) -> None:
         """Follow no more; closing twice is harmless."""
@@ -130,8 +202,8 @@ class Follower:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it follows no more."""
-        return self._closed
+        """Whether it follows no more: closed itself, or nothing is left to read."""
+        return self._closed or self._open_store() is None
 
     def catch_up(self) -> int:
         """Learn all that is in the log and was not heard yet.
@@ -141,19 +213,25 @@ class Follower:
         int
             How many events there were.
         """
+        self._begin_once()
         heard = 0
-        with self._lock:
-            if not self._begun:
-                self._begin()
-                self._begun = True
-            while not self._closed:
-                after = self._router.heard(self._log) or 0
-                events, last = self._store.tail(after, limit=_PAGE)
-                if last == after:
-                    break
-                self._hear(events, last)
-                heard += len(events)
+        while (found := self._hear_page()) is not None:
+            heard += found
         return heard
+
+    def _hear_page(self) -> int | None:
+        """Learn what comes next, and tell how much that was; ``None``: nothing."""
+        with self._lock:
+            store = self._open_store()
+            if store is None or self._closed:
+                return None
+            after = self._router.heard(self.log) or 0
+            events, last = store.tail(after, limit=_PAGE)
+            if last == after:
+                return None
+            missing = self._listener.missing(events, store.of)
+            self._listener.hear(events, last, missing)
+            return len(events)
 
     def look(self) -> bool:
         """Do what the thread does every time; errors are logged once.
@@ -163,11 +241,83 @@ class Follower:
         bool
             Whether the log could be read.
         """
+        return self._tried(self._look)
+
+    def find(self, decision_id: str) -> "list[Event]":
+        """Look a decision up that this worker has not made.
+
+        Parameters
+        ----------
+        decision_id
+            Its id.
+
+        Returns
+        -------
+        list of Event
+            What the log has of it; empty if it is not there. If the router can learn
+            from it, it is pending now.
+        """
+        for _ in range(_PAGES_AT_ONCE):  # mostly that is all there is to it
+            if self._router.awaits(decision_id) or not self._hear_page():
+                break
+        store = self._open_store()
+        events = [] if store is None else store.of(decision_id)
+        return events if self._listener.adopt(events) else []
+
+    def teach_later(self, kind: str, decision_id: str, detail: str = "") -> bool:
+        """Learn from this worker's own event when the log has it.
+
+        Parameters
+        ----------
+        kind, decision_id, detail
+            As for `Listener.teach_later`.
+        """
+        return self._listener.teach_later(kind, decision_id, detail)
+
+    def has_raised(self, alarm: DriftEvent) -> bool:
+        """Tell whether an alarm came of what another worker has logged.
+
+        Parameters
+        ----------
+        alarm
+            Of the router. The other worker logs it.
+        """
+        return any(alarm is heard for heard in self._listener.alarms)
+
+    def before_fork(self) -> None:
+        """Let the thread be in the middle of nothing while the process forks."""
+        self._listener.lock.acquire()
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Go on after `before_fork`.
+
+        Parameters
+        ----------
+        in_child
+            Whether this is the new process.
+        """
+        if in_child:
+            self.begin_anew()
+        self._listener.lock.release()
+
+    def _own(self) -> frozenset[str]:
+        self._names |= {journal.worker for journal in list(self._journals)}
+        return self._names if self._worker is None else self._names | {self._worker}
+
+    def _open_store(self) -> SharedStore | None:
+        """Return the log, through whichever connection is open."""
+        if self._worker is not None:
+            return self._store
+        for journal in list(self._journals):
+            if not journal.is_closed:
+                return cast("SharedStore", journal.store)
+        return None
+
+    def _tried(self, do: Callable[[], object]) -> bool:
         try:
-            self.catch_up()
-            self._put_snapshot_if_due()
+            do()
         except Exception as error:  # noqa: BLE001 - nobody is there to catch it
-            if not self._failing and not self._closed:
+            if not self._failing and not self.is_closed:
                 self._failing = True
                 _log.warning(
                     "what other workers learn is not heard: the store failed with %s; "
@@ -180,55 +330,32 @@ class Follower:
             _log.warning("what other workers learn is heard again")
         return True
 
-    def adopt(self, decision_id: str) -> bool:
-        """Look a decision up that this worker has not made.
+    def _look(self) -> None:
+        self.catch_up()
+        self._put_snapshot_if_due()
 
-        Parameters
-        ----------
-        decision_id
-            Its id.
+    def _begin_once(self) -> None:
+        with self._lock:
+            store = self._open_store()
+            if not self._begun and store is not None:
+                self._begin(store)
+                self._begun = True
 
-        Returns
-        -------
-        bool
-            Whether the log has it: feedback on it may be logged. If the router can
-            learn from it, it is pending now.
-        """
-        events = self._store.of(decision_id)
-        decision = next((e for e in events if e.kind == "decision"), None)
-        if decision is None:
-            return False
-        self._adopt(decision, [e for e in events if e is not decision])
-        return True
-
-    def teach_later(self, decision_id: str) -> None:
-        """Learn from this worker's own events of a decision when the log has them.
-
-        Parameters
-        ----------
-        decision_id
-            Of a decision that could not be looked up.
-        """
-        self._untaught.add(decision_id)
-
-    @property
-    def _log(self) -> str:
-        return self._store.identity
-
-    def _begin(self) -> None:
-        """Choose where to listen from, where that is not known."""
-        router, log = self._router, self._log
-        heard, last = router.heard(log), self._store.last_sequence()
-        if heard is not None and heard <= last:
-            return
-        if not self._is_fresh:
-            # It has learned from whom nobody knows: perhaps from this very log.
-            router.hear_from(log, last)
+    def _begin(self, store: SharedStore) -> None:
+        # Who has never listened to this log has learned nothing from it: decisions
+        # of workers that do not listen are logged without what others need.
+        router, log = self._router, self.log
+        heard, last = router.heard(log), store.last_sequence()
+        if heard is not None:
+            if heard > last:  # the log is an older copy of itself
+                router.hear_from(log, last)
             return
         router.hear_from(log, 0)
-        # Once it has learned something here, a snapshot would take that away.
-        found = self._store.newest_snapshot()
-        if found is None or router.has_learned_online:
+        # A snapshot takes the place of all that was learned before.
+        if not self._is_fresh or router.has_learned_online:
+            return
+        found = store.newest_snapshot()
+        if found is None:
             return
         try:
             resumed = router.resume(found.content)
@@ -239,79 +366,18 @@ class Follower:
             self._snapshot_at = found.sequence
             _log.info("went on from a snapshot at event %d", found.sequence)
 
-    def _hear(self, events: "Sequence[Event]", last: int) -> None:
-        self._adopt_missing(events)
-        for event in events:
-            with self._router.hearing(self._log, event.sequence) as is_new:
-                if is_new and self._is_news(event):
-                    self._learn(event)
-        with self._router.hearing(self._log, last):  # rows that cannot be read
-            pass
-
-    def _is_news(self, event: "Event") -> bool:
-        if event.payload.get("worker") != self._worker:
-            return True
-        return event.kind == "feedback" and event.decision_id in self._untaught
-
-    def _adopt_missing(self, events: "Sequence[Event]") -> None:
-        """Look decisions up that were made before what is being read."""
-        here = {e.decision_id for e in events if e.kind == "decision"}
-        for event in events:
-            known = event.decision_id in here or event.kind in ("decision", "drift")
-            if known or not self._is_news(event):
-                continue
-            here.add(event.decision_id)
-            if not self._router.awaits(event.decision_id):
-                self.adopt(event.decision_id)
-
-    def _adopt(self, decision: "Event", others: "Iterable[Event]" = ()) -> None:
-        handed_over = decision.payload.get("handed_over")
-        if not isinstance(handed_over, dict):
-            return
-        heard = self._router.heard(self._log) or 0
-        known = [e for e in others if e.sequence <= heard or not self._is_news(e)]
-        try:
-            self._router.adopt(
-                decision.decision_id,
-                handed_over,
-                outcome=next((_outcome(e) for e in known if e.kind == "outcome"), None),
-                feedback=[_feedback(e) for e in known if e.kind == "feedback"],
-                signals=[e.payload["signal"] for e in known if e.kind == "signal"],
-            )
-        except (MixLLMError, LookupError, TypeError, ValueError) as error:
-            _log.warning("a decision of another worker is left out: %s", error)
-
-    def _learn(self, event: "Event") -> None:
-        try:
-            if event.kind == "decision":
-                self._adopt(event)
-            elif event.kind == "outcome":
-                outcome = _outcome(event)
-                self._router.record_outcome(event.decision_id, outcome)
-                self._router.learn_speed(event.decision_id, outcome)
-            elif event.kind == "feedback":
-                self._untaught.discard(event.decision_id)
-                told = _feedback(event)
-                self._router.record_feedback(
-                    told.decision_id, told.reward, kind=told.kind, source=told.source
-                )
-            elif event.kind == "signal":
-                signal: Any = event.payload["signal"]
-                self._router.record_signal(event.decision_id, signal)
-        except UnknownDecisionError:  # one that nothing can be learned from here
-            _log.debug("decision %s of another worker", event.decision_id)
-        except (MixLLMError, LookupError, TypeError, ValueError) as error:
-            _log.warning("event %d is left out: %s", event.sequence, error)
-
     def _put_snapshot_if_due(self) -> None:
-        heard = self._router.heard(self._log) or 0
-        if heard - self._snapshot_at < self._snapshot_every:
+        heard = self._router.heard(self.log) or 0
+        store = self._open_store()
+        is_due = heard - self._snapshot_at >= self.snapshot_every
+        if not is_due or store is None or self._listener.is_waiting:
             return
-        newest = self._store.newest_snapshot()
+        newest = store.newest_snapshot()
         self._snapshot_at = 0 if newest is None else newest.sequence
-        if heard - self._snapshot_at >= self._snapshot_every:
-            self._snapshot_at, content = self._router.snapshot(self._log)
-            self._store.put_snapshot(self._snapshot_at, content)
+        if heard - self._snapshot_at >= self.snapshot_every:
+            with self._listener.lock:
+                self._snapshot_at, content = self._router.snapshot(self.log)
+            store.put_snapshot(self._snapshot_at, content)
 
 
 def _follow(
@@ -326,24 +392,6 @@ def _follow(
         del alive
 
 
-def _outcome(event: "Event") -> Outcome:
-    told = {name: event.payload.get(name) for name in _TOLD}
-    return Outcome(**told)  # type: ignore[arg-type]
-
-
-def _feedback(event: "Event") -> Feedback:
-    told = event.payload
-    source = told.get("source")
-    return Feedback(event.decision_id, told["reward"], told["kind"], source)
-
-
-_FOLLOWERS: "weakref.WeakSet[Follower]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for follower in list(_FOLLOWERS):
-        follower.begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_OPENING = threading.Lock()
+# Each keeps its router alive, so the id of one that is found is that of no other.
+_OPENED: WeakValueDictionary[tuple[int, str], Follower] = WeakValueDictionary()

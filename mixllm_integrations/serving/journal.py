@@ -142,6 +142,11 @@ class Journal:
             return None
         return cls(opened, owned=isinstance(store, str), worker=worker, spool=spool)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or its store was by somebody else."""
+        return not self._end.alive or getattr(self.store, "is_closed", False) is True
+
     def decision(
         self,
         decision: Decision,

@@ -6,7 +6,6 @@ nothing.
 """
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from mixllm_integrations.serving.forking import survive_forks
 from mixllm_integrations.serving.talking import Member, Talk
 from mixllm_integrations.store.live import SharedState, open_shared_state
 
@@ -109,7 +109,7 @@ class Live:
         self._closed = False
         self._begin_anew()
         self._end = weakref.finalize(self, _end, self._bell, state if owned else None)
-        _LIVES.add(self)
+        survive_forks(self)
 
     @classmethod
     def over(
@@ -311,24 +311,3 @@ def _end(bell: _Bell, owned: SharedState | None) -> None:
 _OPENING = threading.Lock()
 # Each keeps its router alive, so the id of one that is found is that of no other.
 _OPENED: WeakValueDictionary[tuple[int, object], Live] = WeakValueDictionary()
-_LIVES: "weakref.WeakSet[Live]" = weakref.WeakSet()
-_FORKING: list[Live] = []
-
-
-def _before_fork() -> None:
-    for live in list(_LIVES):
-        live.before_fork()
-        _FORKING.append(live)
-
-
-def _after_fork(*, in_child: bool) -> None:
-    while _FORKING:
-        _FORKING.pop().after_fork(in_child=in_child)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=lambda: _after_fork(in_child=False),
-        after_in_child=lambda: _after_fork(in_child=True),
-    )

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 # found cannot be that of another router.
 _LOCK = threading.Lock()
 _ENROLLING = threading.Lock()  # two models would add the same newcomer twice
-_DISPATCHERS: WeakValueDictionary[tuple[int, object, object, float], Dispatcher] = (
+_DISPATCHERS: WeakValueDictionary[tuple[object, ...], Dispatcher] = (
     WeakValueDictionary()
 )
 _JOURNALS: WeakValueDictionary[tuple[int, object], Journal] = WeakValueDictionary()
@@ -150,6 +150,7 @@ def dispatcher_over(
     *,
     cooldown_seconds: float = 30.0,
     store: "EventStore | str | None" = None,
+    learn_from_store: bool = True,
     shared_state: "SharedState | str | None" = None,
 ) -> Dispatcher:
     """Return the dispatcher of a router: the same one as long as it is in use.
@@ -165,14 +166,16 @@ def dispatcher_over(
         How long a candidate that failed is left out.
     store
         Where events are logged.
+    learn_from_store
+        Whether workers learn from each other through it.
     shared_state
         Where workers meet.
 
     Returns
     -------
     Dispatcher
-        Shared by all who ask with the same four; those that differ in
-        `cooldown_seconds` alone share the store.
+        Shared by all who ask with the same five; those on the same router and
+        store share its journal.
 
     Raises
     ------
@@ -182,7 +185,8 @@ def dispatcher_over(
     where = store if store is None or isinstance(store, str) else id(store)
     met = shared_state if isinstance(shared_state, str | None) else id(shared_state)
     with _LOCK:
-        found = _DISPATCHERS.get((id(router), where, met, cooldown_seconds))
+        key = id(router), where, bool(learn_from_store), met, cooldown_seconds
+        found = _DISPATCHERS.get(key)
         if found is not None:
             return found
         journal = _JOURNALS.get((id(router), where))
@@ -190,9 +194,10 @@ def dispatcher_over(
             router,
             cooldown_seconds=cooldown_seconds,
             store=store if journal is None else journal,
+            learn_from_store=learn_from_store,
             shared_state=shared_state,
         )
-        _DISPATCHERS[id(router), where, met, cooldown_seconds] = made
+        _DISPATCHERS[key] = made
         if made.journal is not None:
             _JOURNALS[id(router), where] = made.journal
         return made

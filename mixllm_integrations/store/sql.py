@@ -337,6 +337,11 @@ class SQLStore(Settling):
         """How many rows were skipped since the store was opened."""
         return self._skipped
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
     def close(self) -> None:
         """Give up all connections; closing twice is harmless."""
         self.settle()

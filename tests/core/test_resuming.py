@@ -169,6 +169,7 @@ def test_candidates_and_prices_stay_those_of_here(few, world):
     a, b = Router(theirs), Router([dearer, theirs[2], newcomer])
     work(a)
     left = a.route(QUERIES[0], among=[dearer.name]).id
+    a.record_signal(left, "regenerate")  # what no log has goes with the snapshot
     assert b.resume(a.snapshot("log")[1])
     assert b.candidates == (dearer, theirs[2], newcomer)
     assert b._experience.replay.labels("newcomer") == 0

@@ -100,7 +100,7 @@ def test_a_worker_passes_over_what_it_has_written_itself(join):
 def test_feedback_on_a_siblings_decision_is_learned_by_both(join):
     a, b = join("a"), join("b")
     decided = a.route()
-    assert b.follower.adopt(decided)
+    assert b.follower.find(decided)
     b.judge(decided, 0.0)
     a.follower.catch_up()
     b.follower.catch_up()
@@ -109,7 +109,7 @@ def test_feedback_on_a_siblings_decision_is_learned_by_both(join):
 
 
 def test_a_decision_that_the_log_does_not_have_is_not_adopted(join):
-    assert not join("a").follower.adopt("nobody-made-it")
+    assert not join("a").follower.find("nobody-made-it")
 
 
 def test_signals_are_heard(join):
@@ -186,7 +186,7 @@ def test_what_a_snapshot_knows_already_teaches_nothing_again(join):
     late = join("late")
     late.follower.catch_up()
     before = late.expected()
-    assert late.follower.adopt(decided)
+    assert late.follower.find(decided)
     assert not late.router.record_feedback(decided, 0.0)
     assert late.expected() == before
 
@@ -202,15 +202,28 @@ def test_a_snapshot_that_cannot_be_read_is_told_and_the_log_is_heard(join, caplo
     assert late.expected() == pytest.approx(a.expected(), abs=1e-6)
 
 
-def test_who_has_learned_already_begins_at_the_end(join):
-    a, b = join("a"), join("b")
+def test_who_has_learned_elsewhere_hears_all_of_a_log_and_keeps_what_it_knew(join):
+    a, b = join("a", snapshot_every=1), join("b")
     a.judge(a.route(), 0.0)
+    a.follower.look()  # a snapshot, which would take away what `b` knows
     own = b.router.route(QUERY)
     b.router.record_feedback(own.id, 1.0)
     b.follow()
     before = b.expected()
+    assert b.follower.catch_up() == 2
+    assert b.expected() != pytest.approx(before, abs=1e-3)
+    assert b.expected() != pytest.approx(a.expected(), abs=1e-3)
+
+
+def test_a_log_that_is_an_older_copy_of_itself_is_not_heard_again(join):
+    a, b = join("a"), join("b")
+    a.judge(a.route(), 0.0)
+    b.router.hear_from(b.store.identity, 7)
+    before = b.expected()
     assert b.follower.catch_up() == 0
     assert b.expected() == before
+    a.judge(a.route(), 0.0)
+    assert b.follower.catch_up() == 2
 
 
 def test_who_has_just_begun_hears_all_beside_what_it_has_learned_itself(join):
@@ -240,7 +253,7 @@ def test_damaged_events_are_left_out_and_the_others_heard(join, caplog):
 def test_what_could_not_be_looked_up_is_learned_from_the_log(join):
     a, b = join("a"), join("b")
     decided = a.route()
-    b.follower.teach_later(decided)
+    b.follower.teach_later("feedback", decided, "refined")
     b.write("feedback", decided, reward=0.0, kind="refined")
     b.follower.catch_up()
     a.follower.catch_up()
