@@ -14,7 +14,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Generator,
-    Iterable,
     Iterator,
 )
 from functools import partial
@@ -252,7 +251,7 @@ async def _afirst(
 ) -> tuple[AsyncIterator[T], list[T]]:
     while True:
         if call.is_dry:
-            return _rest(()), [kind.told(call)]
+            return _told(kind.told(call)), []
         candidate = _announce(call, request)
         begun: list[T] = []
         try:
@@ -270,9 +269,8 @@ async def _afirst(
             return chunks, begun
 
 
-async def _rest(items: Iterable[T]) -> AsyncGenerator[T, None]:
-    for item in items:
-        yield item
+async def _told(item: T) -> AsyncGenerator[T, None]:
+    yield item
 
 
 def _begin(request: Request) -> RoutedCall:

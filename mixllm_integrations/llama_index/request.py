@@ -75,6 +75,11 @@ class Request:
         requires: tuple[Requirement, ...] = (),
         form: str = "",
     ) -> None:
+        if isinstance(messages, str | ChatMessage):
+            raise ConfigurationError(
+                f"messages must be a list of ChatMessage, not a "
+                f"{type(messages).__name__}: pass [message], or a text to complete()"
+            )
         self.pool = pool
         self.messages = list(messages)
         self._requires = requires

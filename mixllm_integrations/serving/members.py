@@ -133,17 +133,14 @@ class Members:
         rules: tuple[RoutingRule, ...]
         shadow: str | None
 
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the candidates, as they were passed."""
-        raise NotImplementedError
+        def names(self) -> tuple[str, ...]:  # noqa: D102 - as they were passed
+            ...
 
-    def _presence(self) -> Present:
-        """Return which of the candidates the router has."""
-        raise NotImplementedError
+        def _presence(self) -> Present:  # which of the candidates the router has
+            ...
 
-    def _hold(self, update: dict[str, Any]) -> None:
-        """Change settings that are known to be right."""
-        raise NotImplementedError
+        def _hold(self, update: dict[str, Any]) -> None:  # what is known to be right
+            ...
 
     @cached_property
     def _renames(self) -> Renames:

@@ -10,10 +10,12 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
+from llama_index.core.llms import MockLLM
 from llama_index.core.llms.llm import ToolSelection
 
 from mixllm_integrations.llama_index import CandidateLLM
 from mixllm_integrations.llama_index.history import adapted, author_of
+from mixllm_integrations.llama_index.messages import answering_in_loop
 from mixllm_integrations.testing import ScriptedLLM
 
 PRICES = {"input_cost_per_million_tokens": 1.0, "output_cost_per_million_tokens": 1.0}
@@ -163,6 +165,17 @@ class TestMarks:
     def test_an_llm_of_an_unknown_provider_may_know_them(self):
         given = ChatMessage(blocks=[SAID, self.POINT, self.CITED])
         assert read(given, MOCK) is given
+
+
+def test_an_llm_without_tools_has_left_no_calls_beside_the_content():
+    mock = CandidateLLM(llm=MockLLM(), name="plain", **PRICES)
+    given = answer("plain", SAID, tool_calls=["add"])
+    (sent,) = adapted([given], CLAUDE, {**ALL, "plain": mock})
+    assert (sent.blocks, sent.additional_kwargs) == ([SAID], {})
+
+
+def test_a_tools_result_that_nobody_asked_for_begins_no_loop():
+    assert answering_in_loop([ChatMessage(role="tool", content="4")]) is None
 
 
 def test_the_author_is_on_the_record():

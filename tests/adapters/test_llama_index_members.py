@@ -242,8 +242,19 @@ class TestComingAndGoing:
         with pytest.raises(ConfigurationError, match="'twice'"):
             llm.candidates = [candidate("twice"), candidate("twice")]
 
+    def test_a_setting_of_the_dispatcher_holds_from_the_next_call_on(self):
+        llm = pool()
+        llm.cooldown_seconds = 0.0
+        llm.seat("cloud").llm.errors = [TimeoutError()]
+        assert [who(llm.complete("hello")) for _ in range(2)] == ["local", "cloud"]
+
 
 class TestSettings:
+    @pytest.mark.parametrize("wrong", ["hello", ChatMessage("hello")])
+    def test_one_message_alone_is_no_conversation(self, wrong):
+        with pytest.raises(ConfigurationError, match=r"list of ChatMessage.*complete"):
+            pool().chat(wrong)
+
     @pytest.mark.parametrize(
         "wrong", [ScriptedLLM(), candidate("one"), "gpt-4o", {"a": 1}, 7]
     )

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ToolCallBlock
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.chat_engine.types import AgentChatResponse
 from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
+from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import get_dispatcher
@@ -302,6 +304,13 @@ class TestPredictAndCall:
         llm = routed(entry, router=router)
         (said,) = do(llm, mode, [ADD], "2 + 2?")
         assert not llm.record_signal(said, "tool_error")
+
+    def test_where_nobody_was_asked_there_is_no_record(self, monkeypatch):
+        said = AgentChatResponse(response="4")
+        own = FunctionCallingLLM
+        monkeypatch.setattr(own, "predict_and_call", lambda *args, **kwargs: said)
+        assert routed(candidate("one")).predict_and_call([ADD], "2 + 2?") is said
+        assert said.metadata is None
 
     @pytest.mark.parametrize("mode", CALLS)
     def test_a_candidate_may_be_named(self, mode):
