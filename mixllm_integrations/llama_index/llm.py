@@ -65,9 +65,8 @@ class MixLLM(StructuringLLM):
         USD for one whole point of quality, for this LLM's calls; ``None``: that of
         the router.
     query_from
-        Returns the text that is routed, given the messages; ``None``: the last
-        message of the user, with what surrounds it weighing less. A completion
-        counts as one message of the user.
+        Returns the text that is routed, given the messages, of which a completion has
+        one; ``None``: the user's last one, with what surrounds it weighing less.
     cooldown_seconds
         How long a candidate that failed is left out, as long as others answer.
     give_up_after_seconds

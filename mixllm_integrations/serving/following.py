@@ -21,7 +21,7 @@ from mixllm_integrations.store import SharedStore
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
     from mixllm_integrations.serving.journal import Journal
-    from mixllm_integrations.store import Event
+    from mixllm_integrations.store import Event, Snapshot
 
 __all__ = ["Follower"]
 
@@ -57,6 +57,8 @@ class Follower:
     ----------
     log
         Identity of the log.
+    is_failing
+        Whether it could not be read the last time.
 
     Notes
     -----
@@ -68,7 +70,6 @@ class Follower:
         "__weakref__",
         "_begun",
         "_closed",
-        "_failing",
         "_is_fresh",
         "_journals",
         "_listener",
@@ -82,6 +83,7 @@ class Follower:
         "_thread",
         "_wake",
         "_worker",
+        "is_failing",
         "log",
         "snapshot_every",
     )
@@ -104,10 +106,10 @@ class Follower:
         self._snapshot_at = 0
         self._begun = False
         self._is_fresh = not router.has_learned_online
-        self._failing = False
+        self.is_failing = False
         self._closed = False
         self._journals: weakref.WeakSet[Journal] = weakref.WeakSet()
-        self._listener = Listener(router, self.log, own=self._own)
+        self._listener = Listener(router, self.log, own=lambda: self._names)
         self.begin_anew()
         survive_forks(self)
 
@@ -225,7 +227,8 @@ class Follower:
             store = self._open_store()
             if store is None or self._closed:
                 return None
-            after = self._router.heard(self.log) or 0
+            self._names = self._own()
+            after = self._listener.heard()
             events, last = store.tail(after, limit=_PAGE)
             if last == after:
                 return None
@@ -301,8 +304,8 @@ class Follower:
         self._listener.lock.release()
 
     def _own(self) -> frozenset[str]:
-        self._names |= {journal.worker for journal in list(self._journals)}
-        return self._names if self._worker is None else self._names | {self._worker}
+        fixed = set() if self._worker is None else {self._worker}
+        return self._names | fixed | {j.worker for j in list(self._journals)}
 
     def _open_store(self) -> SharedStore | None:
         """Return the log, through whichever connection is open."""
@@ -317,16 +320,16 @@ class Follower:
         try:
             do()
         except Exception as error:  # noqa: BLE001 - nobody is there to catch it
-            if not self._failing and not self.is_closed:
-                self._failing = True
+            if not self.is_failing and not self.is_closed:
+                self.is_failing = True
                 _log.warning(
                     "what other workers learn is not heard: the store failed with %s; "
                     "it is said when it is again",
                     type(error).__name__,
                 )
             return False
-        if self._failing:
-            self._failing = False
+        if self.is_failing:
+            self.is_failing = False
             _log.warning("what other workers learn is heard again")
         return True
 
@@ -344,21 +347,19 @@ class Follower:
     def _begin(self, store: SharedStore) -> None:
         # Who has never listened to this log has learned nothing from it: decisions
         # of workers that do not listen are logged without what others need.
-        router, log = self._router, self.log
-        heard, last = router.heard(log), store.last_sequence()
-        if heard is not None:
+        heard, last = self._listener.heard(), store.last_sequence()
+        is_new = heard == 0 and self._is_fresh
+        found = store.newest_snapshot() if is_new else None
+        with self._listener.lock:
             if heard > last:  # the log is an older copy of itself
-                router.hear_from(log, last)
-            return
-        router.hear_from(log, 0)
-        # A snapshot takes the place of all that was learned before.
-        if not self._is_fresh or router.has_learned_online:
-            return
-        found = store.newest_snapshot()
-        if found is None:
-            return
+                self._router.hear_from(self.log, last)
+            # It takes the place of all that was learned before.
+            if found is not None and not self._router.has_learned_online:
+                self._go_on_from(found)
+
+    def _go_on_from(self, found: "Snapshot") -> None:
         try:
-            resumed = router.resume(found.content)
+            resumed = self._router.resume(found.content)
         except MixLLMError as error:
             _log.warning("a snapshot is of no use here, the log is read: %s", error)
             return
@@ -367,8 +368,7 @@ class Follower:
             _log.info("went on from a snapshot at event %d", found.sequence)
 
     def _put_snapshot_if_due(self) -> None:
-        heard = self._router.heard(self.log) or 0
-        store = self._open_store()
+        heard, store = self._listener.heard(), self._open_store()
         is_due = heard - self._snapshot_at >= self.snapshot_every
         if not is_due or store is None or self._listener.is_waiting:
             return

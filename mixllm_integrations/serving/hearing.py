@@ -52,7 +52,8 @@ class Listener:
     Attributes
     ----------
     lock
-        Held while events are learned from, never while the database is asked.
+        Held while events are learned from, never while the database is asked: a
+        process that forks then has no thread of ours in the middle of the router.
     alarms
         The last ones that came of other workers' events: these log them.
     """
@@ -125,17 +126,17 @@ class Listener:
         dict
             All events of each decision that is not pending here.
         """
-        here = {e.decision_id for e in events if e.kind == "decision"}
-        found: dict[str, list[Event]] = {}
-        for event in events:
-            decision_id = event.decision_id
-            known = decision_id in here or event.kind in ("decision", "drift")
-            if known or not self._is_news(event):
-                continue
-            here.add(decision_id)
-            if not self._router.awaits(decision_id):
-                found[decision_id] = find(decision_id)
-        return found
+        known = {e.decision_id for e in events if e.kind == "decision"}
+        asked = [e for e in events if e.kind not in ("decision", "drift")]
+        with self.lock:
+            wanted = {e.decision_id for e in asked if self._is_news(e)} - known
+            unknown = [one for one in wanted if not self._router.awaits(one)]
+        return {decision_id: find(decision_id) for decision_id in unknown}
+
+    def heard(self) -> int:
+        """Return the sequence of the last event that was heard."""
+        with self.lock:
+            return self._router.heard(self._log) or 0
 
     def hear(
         self,

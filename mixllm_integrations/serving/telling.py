@@ -169,6 +169,8 @@ class Teller:
 
 def _found(follower: "Follower", decision_id: str) -> "list[Event] | None":
     """Return what the log has of a decision; ``None``: the log is away."""
+    if follower.is_failing:  # nobody waits for it to fail once more
+        return None
     pauses = () if is_on_a_loop() else _PAUSES
     try:
         for pause in (0.0, *pauses):

@@ -1,16 +1,21 @@
 """Worker processes share a log: what is measured of them, and what is promised."""
 
 import json
+import multiprocessing
 import os
+import threading
+import time
 import uuid
 from dataclasses import asdict
 
 import pytest
 import sqlalchemy as sa
 
-from mixllm_integrations.benchmark.load.killing import killing
+from mixllm_integrations.benchmark.load import siblings
+from mixllm_integrations.benchmark.load.killing import _wait_for, _work, killing
 from mixllm_integrations.benchmark.load.recovery import recovery
 from mixllm_integrations.benchmark.load.siblings import sibling_delays
+from mixllm_integrations.benchmark.load.workers import WorkerSetting, _serve
 from mixllm_integrations.store.sql import SQLStore
 
 POSTGRES = os.environ.get("MIXLLM_TEST_POSTGRES")
@@ -83,3 +88,59 @@ def test_siblings_hear_of_feedback_and_cooldowns(url, tmp_path):
     assert len(found.cooldown_seconds) == (3 if REDIS else 0)
     assert all(0 < s < 60 for s in found.feedback_seconds + found.cooldown_seconds)
     assert json.loads(json.dumps(asdict(found)))["workers"] == 2
+
+
+def test_a_worker_does_what_it_is_told(tmp_path):
+    here, there = multiprocessing.Pipe()
+    setting = WorkerSetting(
+        store=f"sqlite:///{tmp_path}/log.db",
+        spool=str(tmp_path / "spool"),
+        snapshot_every=5,
+    )
+    thread = threading.Thread(target=_serve, args=(there, setting))
+    thread.start()
+
+    def ask(do, *about):
+        here.send((do, about))
+        assert here.poll(60)
+        return here.recv()
+
+    decided, before = ask("decide", "large"), ask("expected")
+    assert ask("judge", decided, 0.0)
+    assert not ask("judge", decided, 0.0)
+    assert ask("expected") != before
+    ask("fail", "small")
+    assert ask("resting") == ["small"]
+    assert ask("pid") == os.getpid()
+    here.send(("end", ()))
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_a_worker_decides_and_tells_until_it_is_to_stop(tmp_path):
+    setting = WorkerSetting(
+        store=f"sqlite:///{tmp_path}/log.db", spool=str(tmp_path / "spool")
+    )
+    (tmp_path / "made").write_text("f" * 32 + "\n")  # of a worker that was killed
+    thread = threading.Thread(target=_work, args=(setting, tmp_path, 0))
+    thread.start()
+    until = time.monotonic() + 60
+    while not (tmp_path / "told").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    (tmp_path / "stop").touch()
+    thread.join(60)
+    assert not thread.is_alive()
+    made, told = ((tmp_path / name).read_text().split() for name in ("made", "told"))
+    assert set(told) <= set(made)
+    assert "f" * 32 not in told
+
+
+def test_siblings_that_never_know_are_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(siblings, "_LONGEST_SECONDS", 0.0)
+    with pytest.raises(TimeoutError, match="siblings did not know"):
+        siblings._until(lambda: False, time.perf_counter())
+
+
+def test_workers_that_do_not_begin_are_not_waited_for(tmp_path):
+    with pytest.raises(TimeoutError, match="no worker has begun"):
+        _wait_for(tmp_path / "made", [])

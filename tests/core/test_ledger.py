@@ -302,3 +302,54 @@ def test_no_more_is_taken_over_than_there_is_room_for(ledger, clock):
     put(ledger, "a", "b", "c")
     here.take_over(ledger)
     assert [i in here for i in "abc"] == [False, True, True]
+
+
+# --- what a log lacks --------------------------------------------------------------
+
+
+def ids(ledger, **given):
+    return [row["decision_id"] for row in ledger.state(**given)[0]]
+
+
+def test_what_no_log_has_is_kept_of_adopted_decisions_too(ledger):
+    put(ledger, "mine", "quiet")
+    for name in ("theirs", "silent"):
+        ledger.adopt(pending(name))
+    ledger.record_outcome("mine", OUTCOME)
+    ledger.record_feedback(Feedback("theirs", 1.0))
+    assert ids(ledger) == ["mine", "quiet", "theirs"]
+    assert ids(ledger, unheard=True) == ["mine", "theirs"]
+
+
+def test_what_a_log_has_is_left_out_once_all_of_it_is_heard(ledger):
+    put(ledger, "mine")
+    ledger.record_outcome("mine", OUTCOME)
+    ledger.record_signal("mine", "regenerate")
+    ledger.heard("mine", "outcome")
+    assert ids(ledger, unheard=True) == ["mine"]
+    ledger.heard("mine", "regenerate")
+    ledger.heard("nobody", "outcome")
+    ledger.heard("mine", "nothing that there is")
+    assert ids(ledger, unheard=True) == []
+    assert ids(ledger) == ["mine"]
+
+
+def test_what_comes_out_of_a_log_is_heard_from_the_first(ledger):
+    ledger.adopt(pending("theirs"))
+    ledger.is_hearing = True
+    ledger.record_outcome("theirs", OUTCOME)
+    ledger.record_feedback(Feedback("theirs", 1.0))
+    ledger.record_signal("theirs", "regenerate")
+    assert ids(ledger) == ids(ledger, unheard=True) == []
+
+
+def test_what_no_log_has_is_known_after_a_restart(ledger, clock):
+    put(ledger, "mine", "heard")
+    for name in ("mine", "heard"):
+        ledger.record_outcome(name, OUTCOME)
+    ledger.heard("heard", "outcome")
+    rows, contexts = ledger.state()
+    anew = DecisionLedger.from_state(
+        json.loads(json.dumps(rows)), contexts, clock=clock
+    )
+    assert ids(anew, unheard=True) == ["mine"]

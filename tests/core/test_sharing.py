@@ -343,3 +343,31 @@ def test_a_fit_reaches_what_was_adopted(folder, few):
     before = view(b)
     teach(b, decision_id)
     assert not differ(before, b)
+
+
+def test_what_was_told_here_goes_with_a_snapshot_until_the_log_has_it(unfitted, few):
+    a, b = unfitted
+    decision_id, record = decided(a)
+    b.adopt(decision_id, record)
+    b.record_feedback(decision_id, 0.1)
+    late = Router(few.candidates)
+    assert late.resume(b.snapshot("log")[1])
+    assert not late.record_feedback(decision_id, 0.1)
+    same(b, late)
+    with b.hearing("log", 1) as is_new:
+        assert is_new
+        b.heard_own(decision_id, "refined")
+    later = Router(few.candidates)
+    assert later.resume(b.snapshot("log")[1])
+    assert not later.awaits(decision_id)
+
+
+def test_only_what_is_told_while_hearing_counts_as_heard(unfitted):
+    a, b = unfitted
+    decision_id, record = decided(a)
+    b.adopt(decision_id, record)
+    with b.hearing("log", 1):
+        b.record_feedback(decision_id, 0.1)
+    assert b._ledger.get(decision_id).unheard == 0
+    b.record_outcome(decision_id, DONE)
+    assert b._ledger.get(decision_id).unheard > 0

@@ -140,6 +140,22 @@ def test_a_snapshot_is_taken_over_before_the_first_call(join):
     assert expected(late) == pytest.approx(expected(a), abs=1e-6)
 
 
+def test_a_snapshot_that_could_not_be_read_at_first_is_taken_over_later(
+    join, monkeypatch
+):
+    a = join()
+    a.follower.snapshot_every = 1
+    a.record_feedback(answered(a), 0.0)
+    a.follower.look()
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLStore, "newest_snapshot", away)
+        late = join()
+    assert late.router.heard(late.follower.log) is None
+    assert late.follower.begin()
+    assert late.router.heard(late.follower.log) == 3
+    assert expected(late) == pytest.approx(expected(a), abs=1e-6)
+
+
 def test_what_was_told_but_not_heard_yet_is_in_a_snapshot_once(join):
     a, b = join(), join()
     decided = answered(a)
@@ -216,6 +232,18 @@ def test_feedback_is_kept_and_learned_later_if_it_cannot_be_looked_up(
     assert not b.router.record_feedback(decided, 0.0, kind="binary")
     assert not b.router.record_signal(decided, "regenerate")
     assert len(logged(url, "feedback")) == 2
+
+
+def test_nothing_is_looked_up_while_the_log_is_known_to_be_away(join, monkeypatch):
+    a, b = join(), join()
+    decided = answered(a)
+    with monkeypatch.context() as patch:
+        patch.setattr(b.journal.store, "tail", away)
+        b.follower.look()
+    monkeypatch.setattr(b.follower._store, "of", None)  # would be a TypeError
+    assert b.record_feedback(decided, 0.0)
+    assert b.follower.look()
+    assert not b.record_feedback(decided, 0.0)
 
 
 def test_feedback_that_nobody_could_look_up_teaches_the_next_process(
@@ -416,7 +444,7 @@ def test_a_log_that_is_away_at_first_stops_nothing_and_is_heard_later(
         assert answered(b)
         assert not b.follower.look()
         assert caplog.text.count("is not heard") == 1
-        assert b.follower._failing
+        assert b.follower.is_failing
     assert b.follower.look()
     assert "is heard again" in caplog.text
     assert b.router._experience.replay.labels("small") == 1
