@@ -209,7 +209,7 @@ def common_metadata(entries: Sequence[CandidateLLM]) -> LLMMetadata:
         for entry, m in zip(entries, each, strict=True)
     ]
     return LLMMetadata(
-        context_window=min(windows),
+        context_window=min(windows, default=DEFAULT_CONTEXT_WINDOW),
         num_output=min(outputs, default=-1),  # -1: LlamaIndex's "not limited"
         is_chat_model=all(m.is_chat_model for m in each),
         is_function_calling_model=any(bool(entry.tools) for entry in entries),

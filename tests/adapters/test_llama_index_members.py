@@ -184,6 +184,7 @@ class TestComingAndGoing:
             llm.remove_candidate(name)
         with pytest.raises(NoCandidateError):
             llm.complete("hello")
+        assert not llm.metadata.is_function_calling_model
 
     def test_a_renamed_one_goes_on_with_its_rules_and_feedback(self):
         llm = pool(rules=[personal()], shadow=None)
