@@ -26,7 +26,8 @@ from mixllm_integrations.llama_index.events import MixLLMRoutingEvent
 from mixllm_integrations.llama_index.listening import Heard, inside
 from mixllm_integrations.llama_index.reading import Kind, says_something
 from mixllm_integrations.llama_index.request import Request
-from mixllm_integrations.serving import RoutedCall
+from mixllm_integrations.serving import RoutedCall, run_within
+from mixllm_integrations.serving.deadline import first_within
 from mixllm_integrations.serving.threads import on_own_thread
 
 __all__ = ["aanswer", "answer", "astream", "stream"]
@@ -71,7 +72,7 @@ def answer(request: Request, ask: Callable[[CandidateLLM], T], kind: Kind[T]) ->
             candidate = _announce(call, request)
             try:
                 with inside(call, request.span_id, heard if kind.is_parsed else None):
-                    said = ask(candidate)
+                    said = run_within(request.seconds_for(candidate), ask, candidate)
             except Exception as error:  # noqa: BLE001 - any may be the LLM's
                 kind.settle(request, call, heard, error)
                 _try_another(call, error)
@@ -109,7 +110,8 @@ async def aanswer(
             candidate = _announce(call, request)
             try:
                 with inside(call, request.span_id, heard if kind.is_parsed else None):
-                    said = await ask(candidate)
+                    async with asyncio.timeout(request.seconds_for(candidate)):
+                        said = await ask(candidate)
             except Exception as error:  # noqa: BLE001 - any may be the LLM's
                 kind.settle(request, call, heard, error)
                 await _atry_another(request, call, error)
@@ -143,28 +145,24 @@ def stream(
     """
     call = _begin(request)
     heard: Heard = []
-    chunks: Iterator[T] | None = None
+    rest: Iterator[list[T]] | None = None
     try:
-        chunks, begun = _first(request, call, ask, kind, heard)
+        rest, begun = _first(request, call, ask, kind, heard)
         reading = kind.reading(request, call, heard)
-        for chunk in begun:
-            yield reading.take(chunk)
-        while True:
+        while begun:
+            for chunk in begun:
+                yield reading.take(chunk)
             try:
                 with inside(call, request.span_id, heard if kind.is_parsed else None):
-                    chunk = next(chunks)
-            except StopIteration:
-                break
+                    begun = next(rest, [])
             except Exception as error:
                 kind.settle(request, call, heard, error)
                 call.break_off(error)
                 raise
-            yield reading.take(chunk)
         reading.finish()
     finally:
         call.abandon()
-        if isinstance(chunks, Generator):
-            chunks.close()
+        _close(rest)
 
 
 async def astream(
@@ -220,26 +218,46 @@ def _first(
     ask: Callable[[CandidateLLM], Iterator[T]],
     kind: Kind[T],
     heard: Heard,
-) -> tuple[Iterator[T], list[T]]:
+) -> tuple[Iterator[list[T]], list[T]]:
     """Return the stream that has begun, and its chunks up to the first that says."""
     while True:
         if call.is_dry:
             return iter(()), [kind.told(call)]
         candidate = _announce(call, request)
-        begun: list[T] = []
         try:
             with inside(call, request.span_id, heard if kind.is_parsed else None):
-                chunks = ask(candidate)
-                for chunk in chunks:
-                    begun.append(chunk)
-                    if says_something(chunk):
-                        break
+                seconds, chunks = request.seconds_for(candidate), _said(ask, candidate)
+                begun, rest = first_within(seconds, chunks, [])
         except Exception as error:  # noqa: BLE001 - any may be the LLM's
             kind.settle(request, call, heard, error)
             _try_another(call, error)
         else:
             call.first_chunk()
-            return chunks, begun
+            return rest, begun
+
+
+def _said(
+    ask: Callable[[CandidateLLM], Iterator[T]], candidate: CandidateLLM
+) -> Iterator[list[T]]:
+    """Yield the chunks up to the first that says something, then each alone."""
+    chunks = ask(candidate)
+    try:
+        begun: list[T] = []
+        for chunk in chunks:
+            begun.append(chunk)
+            if says_something(chunk):
+                break
+        yield begun
+        for chunk in chunks:
+            yield [chunk]
+    finally:
+        _close(chunks)
+
+
+def _close(chunks: object) -> None:
+    close = getattr(chunks, "close", None)
+    if close is not None:
+        close()
 
 
 async def _afirst(
@@ -256,11 +274,12 @@ async def _afirst(
         begun: list[T] = []
         try:
             with inside(call, request.span_id, heard if kind.is_parsed else None):
-                chunks = await ask(candidate)
-                async for chunk in chunks:
-                    begun.append(chunk)
-                    if says_something(chunk):
-                        break
+                async with asyncio.timeout(request.seconds_for(candidate)):
+                    chunks = await ask(candidate)
+                    async for chunk in chunks:
+                        begun.append(chunk)
+                        if says_something(chunk):
+                            break
         except Exception as error:  # noqa: BLE001 - any may be the LLM's
             kind.settle(request, call, heard, error)
             await _atry_another(request, call, error)

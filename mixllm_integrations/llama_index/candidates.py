@@ -8,6 +8,7 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
+from mixllm_integrations.core.checks import number_between
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.serving import list_price
@@ -76,11 +77,14 @@ class CandidateLLM:
         Its speed, where known.
     max_concurrency
         How many calls it serves at once before they queue.
+    timeout_seconds
+        How long it is waited for until it says something; ``None``: as the
+        routed LLM's `timeout` says.
 
     Raises
     ------
     ConfigurationError
-        If `llm` is not a LlamaIndex LLM.
+        If `llm` is not a LlamaIndex LLM, or `timeout_seconds` is no time.
     """
 
     llm: LLM = field(repr=False)
@@ -96,12 +100,17 @@ class CandidateLLM:
     time_to_first_token_seconds: float | None = None
     seconds_per_output_token: float | None = None
     max_concurrency: int | None = None
+    timeout_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.llm, LLM):
             raise ConfigurationError(
                 "a candidate must be a LlamaIndex LLM, or a CandidateLLM around one, "
                 f"not a {type(self.llm).__name__}"
+            )
+        if self.timeout_seconds is not None:
+            number_between(
+                self.timeout_seconds, "timeout_seconds", low_is_allowed=False
             )
 
     def known_name(self) -> str:

@@ -80,10 +80,11 @@ class MixLLM(StructuringLLM):
     callback_manager
         Handed to every candidate; ``None``: each keeps its own.
     **settings
-        ``max_retries``: how many candidates may take over or be asked once more;
-        ``None``: each may try. Besides what every LlamaIndex LLM takes, for example
-        ``system_prompt``. Others, such as a temperature, belong on the candidates'
-        own LLMs.
+        ``timeout``: seconds before another candidate takes over from one that says
+        nothing; ``None``: as long as it takes. ``max_retries``: how many may take
+        over or be asked once more; ``None``: each may try. Besides what every
+        LlamaIndex LLM takes, for example ``system_prompt``. Others, such as a
+        temperature, belong on the candidates' own LLMs.
 
     Raises
     ------

@@ -99,6 +99,7 @@ class LLMPool(Members, FunctionCallingLLM):
     query_from: QueryFrom | None = Field(default=None, exclude=True, repr=False)
     cooldown_seconds: float = 30.0
     give_up_after_seconds: float = 0.0
+    timeout: float | None = None
     max_retries: int | None = None
     rules: tuple[InstanceOf[RoutingRule], ...] = Field(
         default=(), exclude=True, repr=False

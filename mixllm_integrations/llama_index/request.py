@@ -138,6 +138,23 @@ class Request:
             form=self._form,
         )
 
+    def seconds_for(self, candidate: CandidateLLM) -> float | None:
+        """Return how long a candidate is waited for.
+
+        Parameters
+        ----------
+        candidate
+            Who is asked.
+
+        Returns
+        -------
+        float or None
+            Seconds to the answer, or to the first chunk that says something;
+            ``None``: as long as it takes.
+        """
+        own = candidate.timeout_seconds
+        return self.pool.timeout if own is None else own
+
     def sent_to(self, candidate: CandidateLLM) -> list[ChatMessage]:
         """Return the conversation as a candidate can read it.
 

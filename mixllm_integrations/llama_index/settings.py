@@ -43,7 +43,7 @@ def check_settings(
             "What LLMs of one provider take belongs on the candidates' own LLMs"
         )
     check_router(router)
-    check_numbers(settings, ("willingness_to_pay",))
+    check_numbers(settings, ("timeout", "willingness_to_pay"))
 
 
 def candidates_of(given: object) -> Sequence[LLM | CandidateLLM]:
