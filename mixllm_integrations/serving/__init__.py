@@ -5,8 +5,9 @@
 `pool` makes the router over an adapter's candidates; `feedback` finds the
 decision on an answer; `options` says what one call may ask, `rules` who may
 answer which conversation, `sessions` who has read it before; `attempts` says whom
-to ask once more when all have failed; `live` keeps workers in touch; `cooldown`,
-`deadline`, `errors`, `steady` and `journal` serve them.
+to ask once more when all have failed; `live` keeps workers in touch, `following`
+lets them learn from each other's `journal`; `cooldown`, `deadline`, `errors` and
+`steady` serve them.
 """
 
 from mixllm_integrations.serving.call import RoutedCall
