@@ -224,6 +224,7 @@ class TestByBlock:
         assert record_of(list(chunks)[-1])["candidate"] == "second"
         assert asked.record["candidate"] == "second"
 
+    @pytest.mark.usefixtures("current_loop")
     def test_a_query_engine_in_it_is_asked_and_can_be_judged(self):
         llm = pool(best={"answers": ["Paris."]}, second={"answers": ["Rome."]})
         nodes = [TextNode(text="The capital of France is Paris.")]

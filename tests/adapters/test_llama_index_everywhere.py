@@ -1,8 +1,5 @@
 """`MixLLM` inside what LlamaIndex builds on an LLM."""
 
-import asyncio
-import inspect
-
 import pytest
 from llama_index.core import Settings, SummaryIndex, VectorStoreIndex
 from llama_index.core.agent.workflow import (
@@ -36,23 +33,11 @@ from mixllm_integrations.llama_index import CandidateLLM, MixLLM, MixLLMEmbeddin
 from mixllm_integrations.testing import ScriptedLLM
 
 pytestmark = [
+    pytest.mark.usefixtures("current_loop"),
     # LlamaIndex's workflows look at every attribute of the agent.
     pytest.mark.filterwarnings("ignore:(The|Accessing the) .* attribute"),
     pytest.mark.filterwarnings("ignore:is_running called from within a step"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def current_loop(request):
-    """A loop for LlamaIndex's blocking engines, which would leave theirs open."""
-    if inspect.iscoroutinefunction(request.function):
-        yield
-        return
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.fixture(autouse=True)
