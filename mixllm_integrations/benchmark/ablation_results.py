@@ -181,7 +181,7 @@ def print_ablation(result: AblationResult, console: Console) -> None:
         Where to.
     """
     console.print(
-        f"[bold]{result.data}[/]: {result.n_queries:,} queries, "
+        f"{result.data}: {result.n_queries:,} queries, "
         f"{len(result.candidates)} candidates, {len(result.seeds)} splits; heads: "
         f"{result.predictor}; predicted costs the same for all. Quality is relative "
         "to the strongest candidate; the thirds are of a linear grid of costs from "

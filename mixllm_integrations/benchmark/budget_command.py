@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mixllm_integrations.benchmark.datasets import load_candidates, load_table
 from mixllm_integrations.benchmark.options import (
@@ -16,6 +15,7 @@ from mixllm_integrations.benchmark.options import (
     write_json,
 )
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.plots.console import PlainConsole
 
 __all__ = ["budget"]
 
@@ -58,6 +58,6 @@ def budget(
             command=command_line(),
             on_run=show,
         )
-    print_budget(result, Console())
+    print_budget(result, PlainConsole())
     if json_file is not None:
         write_json(json_file, result.to_json())

@@ -191,7 +191,7 @@ def print_coldstart(result: ColdResult, console: Console) -> None:
     """
     console.print(
         "Priors are learned from the other data sets alone. Labels are labelled "
-        "queries, with the labels of all candidates. [bold]prior_quality[/] is each "
+        "queries, with the labels of all candidates. prior_quality is each "
         "candidate's mean quality in the training split: one number a model, in the "
         "place of a published accuracy. Share: of the fitted router's gain in AIQ "
         "over the convex mix of singles, which knows all labels."

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from mixllm_integrations.benchmark.budget_command import budget
 from mixllm_integrations.benchmark.datasets import (
@@ -14,6 +13,7 @@ from mixllm_integrations.benchmark.datasets import (
 )
 from mixllm_integrations.benchmark.latency.command import latency
 from mixllm_integrations.benchmark.llama_command import llama_index
+from mixllm_integrations.benchmark.load.command import load
 from mixllm_integrations.benchmark.online.command import online
 from mixllm_integrations.benchmark.options import (
     CandidatesOption,
@@ -28,6 +28,7 @@ from mixllm_integrations.benchmark.options import (
 from mixllm_integrations.benchmark.results import MethodRun
 from mixllm_integrations.benchmark.routerbench import HUB_FILE, download
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.plots.console import PlainConsole
 
 __all__ = [
     "ablation",
@@ -38,6 +39,7 @@ __all__ = [
     "conformance",
     "latency",
     "llama_index",
+    "load",
     "offline",
     "online",
     "overhead",
@@ -123,7 +125,7 @@ def offline(
             command=command_line(),
             on_run=show,
         )
-    print_result(result, Console())
+    print_result(result, PlainConsole())
     if missing := missing_peers():
         typer.echo(
             f"left out, not installed: {', '.join(missing)} "
@@ -139,6 +141,7 @@ def offline(
 
 app.command()(online)
 app.command()(latency)
+app.command()(load)
 app.command()(budget)
 app.command()(llama_index)
 
@@ -171,7 +174,7 @@ def overhead(
         command=command_line(),
         on_step=say,
     )
-    print_overhead(found, Console())
+    print_overhead(found, PlainConsole())
     if json_file is not None:
         write_json(json_file, found.to_json())
 
@@ -185,7 +188,7 @@ def conformance(*, json_file: JsonOption = None) -> None:
     )
 
     found = run_conformance(command=command_line())
-    print_conformance(found, Console())
+    print_conformance(found, PlainConsole())
     if json_file is not None:
         write_json(json_file, found.to_json())
 
@@ -246,7 +249,7 @@ def ablation(
             command=command_line(),
             on_run=show,
         )
-    print_ablation(result, Console())
+    print_ablation(result, PlainConsole())
     if json_file is not None:
         write_json(json_file, result.to_json())
 
@@ -294,7 +297,7 @@ def coldstart(
             command=command_line(),
             on_run=show,
         )
-    print_coldstart(result, Console())
+    print_coldstart(result, PlainConsole())
     if json_file is not None:
         write_json(json_file, result.to_json())
 
@@ -336,7 +339,7 @@ def calibration(
             command=command_line(),
             on_run=show,
         )
-    print_calibration(result, Console())
+    print_calibration(result, PlainConsole())
     if json_file is not None:
         write_json(json_file, result.to_json())
 
@@ -371,7 +374,7 @@ def speed(
         command=command_line(),
         on_step=say,
     )
-    print_speed(found, Console())
+    print_speed(found, PlainConsole())
     if json_file is not None:
         write_json(json_file, found.to_json())
     if plot is not None:

@@ -5,6 +5,7 @@ what was put around it.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
@@ -53,6 +54,7 @@ def routed(
     *,
     router: Router | None = None,
     callbacks: Sequence[BaseCallbackHandler] = (),
+    **settings: Any,  # noqa: ANN401
 ) -> MixLLMChatModel:
     """Return our chat model over scripted ones.
 
@@ -64,6 +66,8 @@ def routed(
         Who decides; ``None``: a new one, from priors.
     callbacks
         Who listens to each call.
+    **settings
+        Others of the chat model, such as its store.
     """
     return MixLLMChatModel(
         candidates=[
@@ -77,6 +81,7 @@ def routed(
         ],
         router=router,
         callbacks=list(callbacks) or None,
+        **settings,
     )
 
 

@@ -11,10 +11,10 @@ import csv
 import gzip
 import json
 import math
-import tomllib
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mixllm_integrations.benchmark.routerbench import read_routerbench
 from mixllm_integrations.benchmark.table import BenchmarkTable, estimate_prices
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import Candidate, RoutingRecord
+from mixllm_integrations.serving.candidates_file import read_candidates_file
 
 __all__ = [
     "LIST_PRICES",
@@ -48,7 +49,9 @@ _FIELDS = (
 _WHOLE = ("input_tokens", "output_tokens")
 _NUMBERS = ("quality", *_WHOLE, "cost", "latency_seconds")
 _LONGEST_FIELD = 2**31 - 1
-_UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError)
+_LONGEST_LINE = 1 << 25
+_ROWS_AT_ONCE = 256  # a small file may hold rows of any size
+_UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError)
 
 # USD per million tokens, as the costs of mmlu_pro were computed with.
 LIST_PRICES: Mapping[str, Candidate] = {
@@ -185,35 +188,15 @@ def load_candidates(path: str | Path) -> tuple[Candidate, ...]:
     Parameters
     ----------
     path
-        In toml one ``[[candidates]]`` table each, in json a list of objects or
-        an object with the list ``candidates``; the keys are the parameters of
-        `Candidate`.
+        As `mixllm_integrations.serving.candidates_file` describes it; the
+        models need not be reachable.
 
     Raises
     ------
     ConfigurationError
-        If the file cannot be read, or an entry is no candidate.
+        If the file cannot be read, or an entry is no candidate, with a price.
     """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"{file} cannot be read as {file.suffix or 'toml'}: {type(error).__name__}"
-        ) from error
-    entries = found.get("candidates") if isinstance(found, Mapping) else found
-    if not isinstance(entries, list) or not entries:
-        raise ConfigurationError(f"{file.name} holds no list named 'candidates'")
-    candidates = []
-    for number, entry in enumerate(entries, start=1):
-        try:
-            candidates.append(Candidate(**entry))
-        except (TypeError, ConfigurationError) as error:
-            raise ConfigurationError(
-                f"{file.name}, candidate {number}: {error}"
-            ) from error
-    return tuple(candidates)
+    return read_candidates_file(path).facts()
 
 
 def pool_names(pool: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -275,12 +258,20 @@ def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
 def _json_rows(file: Path) -> Iterator[tuple[str, Any]]:
     opened = gzip.open if file.name.endswith(".gz") else open
     with opened(file, "rt", encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number in count(1):
+            line = lines.readline(_LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > _LONGEST_LINE:  # the rest may unpack to any size
+                raise ConfigurationError(
+                    f"{file.name}, line {number}: longer than {_LONGEST_LINE} "
+                    "characters, which no record is"
+                )
             if not line.strip():
                 continue
             try:
                 yield f"line {number}", json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield f"line {number}", None
 
 
@@ -298,7 +289,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise ConfigurationError(
             "reading .parquet needs pyarrow: pip install 'mixllm-integrations[data]'"
@@ -307,12 +298,14 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
     try:
         with parquet.ParquetFile(file) as opened:
             names = [n for n in opened.schema_arrow.names if _field_of(n)]
-            for batch in opened.iter_batches(columns=names):
+            for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=names):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
-    except ArrowInvalid as error:
-        raise ConfigurationError(f"{file} is not a parquet file") from error
+    except (ArrowException, ArithmeticError, LookupError, ValueError) as error:
+        raise ConfigurationError(
+            f"{file} is not a parquet file, or is damaged after row {number}"
+        ) from error
 
 
 def _field_of(column: str) -> str | None:

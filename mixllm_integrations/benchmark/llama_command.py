@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mixllm_integrations.benchmark.datasets import load_candidates, load_table
 from mixllm_integrations.benchmark.options import (
@@ -16,6 +15,7 @@ from mixllm_integrations.benchmark.options import (
     write_json,
 )
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.plots.console import PlainConsole
 
 __all__ = ["llama_index"]
 
@@ -49,6 +49,6 @@ def llama_index(
         command=command_line(),
         on_step=say,
     )
-    print_llama_index(found, Console())
+    print_llama_index(found, PlainConsole())
     if json_file is not None:
         write_json(json_file, found.to_json())

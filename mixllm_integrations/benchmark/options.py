@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mixllm_integrations.plots.console import PlainConsole, printable
 
 __all__ = [
     "CandidatesOption",
@@ -50,12 +51,14 @@ JsonOption = Annotated[
 
 def on_screen() -> Progress:
     """Return what shows the present step while a command works."""
+    console = PlainConsole(stderr=True)
     return Progress(
         SpinnerColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
+        TextColumn("{task.description}", markup=False),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -67,7 +70,7 @@ def say(step: str) -> None:
     step
         In words.
     """
-    typer.echo(f"{step} …", err=True)
+    typer.echo(f"{printable(step)} …", err=True)
 
 
 def command_line() -> str:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
 from mixllm_integrations.benchmark.call_figures import (
     FITTED,
@@ -33,6 +32,7 @@ from mixllm_integrations.benchmark.splits import stratified_split
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.benchmark.versions import package_versions
 from mixllm_integrations.core.errors import MixLLMError
+from mixllm_integrations.plots.console import PlainConsole
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
@@ -253,7 +253,7 @@ def main() -> None:
     from mixllm_integrations.benchmark.overhead_results import print_overhead
 
     table = load_table(sys.argv[1])
-    print_overhead(measure_overhead(table, command=" ".join(sys.argv)), Console())
+    print_overhead(measure_overhead(table, command=" ".join(sys.argv)), PlainConsole())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def print_result(result: OfflineResult, console: Console) -> None:
     """
     strongest = sorted(set(result.strongest))
     console.print(
-        f"[bold]{result.data}[/]: {result.n_queries:,} queries, "
+        f"{result.data}: {result.n_queries:,} queries, "
         f"{len(result.candidates)} candidates; {len(result.seeds)} splits of "
         f"{result.n_train:,} to fit and {result.n_test:,} to test, stratified by "
         f"domain. Everything is relative to {' or '.join(strongest)}, the best on the "

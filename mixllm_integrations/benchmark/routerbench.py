@@ -1,18 +1,16 @@
 """Reads RouterBench, which is published as a pickled table of pandas.
 
-A pickle may run any code when it is read. This reader admits nothing but the
-parts that a plain table of texts and numbers is made of, and refuses the file
-otherwise; there is no switch to trust it.
+A pickle may run any code when it is read. Here nothing that it names is run: see
+`pickled_table`. There is no switch to trust it.
 """
 
 import ast
-import io
 import math
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mixllm_integrations.benchmark.pickled_table import pickled_columns
 from mixllm_integrations.core.errors import ConfigurationError
 
 __all__ = ["HUB_FILE", "HUB_ID", "download", "read_routerbench"]
@@ -23,33 +21,7 @@ HUB_FILE = "routerbench_0shot.pkl"
 _COST, _RESPONSE = "|total_cost", "|model_response"
 _CHARACTERS_PER_TOKEN = 4
 _SECONDS_TO_REACH = 4.0
-_ADMITTED = {
-    ("builtins", "slice"),
-    ("builtins", "bytearray"),
-    ("_codecs", "encode"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("pandas", "DataFrame"),
-    ("pandas", "Index"),
-    ("pandas", "RangeIndex"),
-    ("pandas._libs.internals", "_unpickle_block"),
-    ("pandas.core.indexes.base", "_new_Index"),
-    ("pandas.core.internals.managers", "BlockManager"),
-}
-# Where older versions of pandas kept the same parts.
-_MOVED = {
-    ("pandas.core.frame", "DataFrame"): ("pandas", "DataFrame"),
-    ("pandas.core.indexes.base", "Index"): ("pandas", "Index"),
-    ("pandas.core.indexes.range", "RangeIndex"): ("pandas", "RangeIndex"),
-    ("pandas.core.indexes.numeric", "Int64Index"): ("pandas", "Index"),
-    ("pandas.core.internals.blocks", "new_block"): (
-        "pandas._libs.internals",
-        "_unpickle_block",
-    ),
-}
+_LONGEST_LIST = 1_000_000  # characters; reading one takes a hundred times as much
 
 
 def read_routerbench(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -71,20 +43,18 @@ def read_routerbench(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises
     ------
     ConfigurationError
-        If pandas is missing, the pickle holds anything but a plain table, or
-        the table is not one of RouterBench.
+        If the pickle holds anything but a plain table, or the table is not one
+        of RouterBench.
     """
-    frame = _restricted(file)
-    names = [str(name) for name in getattr(frame, "columns", ())]
-    models = [name.removesuffix(_COST) for name in names if name.endswith(_COST)]
-    lacking = {"sample_id", "prompt", "eval_name", *models} - set(names)
+    columns = _columns(file)
+    models = [name.removesuffix(_COST) for name in columns if name.endswith(_COST)]
+    lacking = {"sample_id", "prompt", "eval_name", *models} - set(columns)
     if lacking or not models:
         raise ConfigurationError(
             f"{file.name} is not a table of RouterBench: it lacks the columns "
             f"{sorted(lacking) or ['<model>' + _COST]}"
         )
-    columns = {name: list(frame[name]) for name in names}
-    for row in range(len(frame)):
+    for row in range(min(map(len, columns.values()))):
         shared = {
             "query_id": columns["sample_id"][row],
             "query": _joined(columns["prompt"][row]),
@@ -96,8 +66,8 @@ def read_routerbench(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 shared
                 | {
                     "candidate": model,
-                    "quality": _plain_number(columns[model][row]),
-                    "cost": _plain_number(columns[model + _COST][row]),
+                    "quality": columns[model][row],
+                    "cost": columns[model + _COST][row],
                     "output_tokens": _counted(columns.get(model + _RESPONSE), row),
                 },
             )
@@ -146,30 +116,9 @@ def download(repo_id: str = HUB_ID, filename: str = HUB_FILE) -> Path:
     ) from why
 
 
-class _TableUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
-        if module == "__builtin__":  # its name in Python 2, and in old pickles
-            module = "builtins"
-        module = module.replace("numpy.core.", "numpy._core.", 1)
-        module, name = _MOVED.get((module, name), (module, name))
-        if (module, name) not in _ADMITTED:
-            raise ConfigurationError(
-                f"the pickle asks for {module}.{name}, which is no part of a plain "
-                "table of texts and numbers, so it is not read"
-            )
-        return super().find_class(module, name)
-
-
-def _restricted(file: Path) -> Any:  # noqa: ANN401
+def _columns(file: Path) -> dict[str, list[Any]]:
     try:
-        import pandas as pd
-    except ImportError as error:
-        raise ConfigurationError(
-            "reading .pkl needs pandas: pip install 'mixllm-integrations[data]'"
-        ) from error
-    del pd  # the pickle asks for its parts by name
-    try:
-        return _TableUnpickler(io.BytesIO(file.read_bytes())).load()
+        return pickled_columns(file.read_bytes())
     except (ConfigurationError, OSError):
         raise
     except Exception as error:  # a damaged pickle raises almost anything
@@ -181,10 +130,15 @@ def _restricted(file: Path) -> Any:  # noqa: ANN401
 def _turns(text: object) -> list[str]:
     """Return the turns of a conversation, written as a list in a string."""
     value = text
-    if isinstance(text, str) and text.startswith("[") and text.endswith("]"):
+    if (
+        isinstance(text, str)
+        and text.startswith("[")
+        and text.endswith("]")
+        and len(text) <= _LONGEST_LIST
+    ):
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = text
     if isinstance(value, list) and all(isinstance(turn, str) for turn in value):
         return value
@@ -200,8 +154,3 @@ def _counted(responses: list[object] | None, row: int) -> int | None:
         return None
     characters = len(_joined(responses[row]))
     return max(1, math.ceil(characters / _CHARACTERS_PER_TOKEN))
-
-
-def _plain_number(value: object) -> object:
-    """Return a number of numpy as one of Python, anything else as it is."""
-    return value.item() if hasattr(value, "item") else value

@@ -7,7 +7,7 @@ at once.
 import sys
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,11 @@ from mixllm_integrations.core.errors import ConfigurationError, MixLLMError
 __all__ = ["app", "main"]
 
 _LAZY = {
+    "collect": "mixllm_integrations.cli.collect",
+    "fit": "mixllm_integrations.cli.fit",
+    "evaluate": "mixllm_integrations.cli.evaluate",
+    "calibrate": "mixllm_integrations.cli.calibrate",
+    "report": "mixllm_integrations.cli.report",
     "inspect": "mixllm_integrations.cli.inspect",
     "benchmark": "mixllm_integrations.benchmark.commands",
 }
@@ -44,7 +49,9 @@ app = typer.Typer(
     name="mixllm",
     cls=_LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode="rich",
+    epilog="A way through: collect or record answers, fit, evaluate, calibrate, serve, "
+    "report. mixllm COMMAND --help shows examples of each.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -58,6 +65,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - how Typer calls it
 
 @app.callback()
 def _options(
+    context: typer.Context,
     *,
     version: Annotated[
         bool,
@@ -68,11 +76,33 @@ def _options(
             help="Print the version and leave.",
         ),
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            help="Log what is done to standard error; -vv: everything.",
+        ),
+    ] = 0,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log one JSON object a line.")
+    ] = False,
 ) -> None:
     """Send each prompt to the cheapest of your models that will answer it well."""
+    del version  # its callback has seen to it
+    if verbose or log_json:
+        from mixllm_integrations.cli.logs import log_to_stderr, unlog
+
+        handler = log_to_stderr(verbose, as_json=log_json)
+        context.call_on_close(lambda: unlog(handler))
 
 
-@app.command()
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n  mixllm demo\n\n  mixllm demo -w 0.001 -n 5\n\n"
+    "  mixllm demo --live --model openai:gpt-6-luna\n\n"
+    "Exit codes: 0 shown, 2 something cannot be used."
+)
 def demo(
     *,
     live: Annotated[
@@ -140,16 +170,27 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line and exit code 2."""
+    """Run the command line; an expected error is one line and exit code 2.
+
+    What the library raises on purpose is expected, and a file that cannot be used.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # some prompts are in Chinese
             stream.reconfigure(errors="replace")
     try:
         app()
     except MixLLMError as error:
-        from rich.console import Console
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; pass another path")
 
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False
-        )
-        sys.exit(2)
+
+def _fail(why: str) -> NoReturn:
+    from mixllm_integrations.plots.console import PlainConsole
+
+    PlainConsole(stderr=True, soft_wrap=True).print(
+        f"error: {why}", style="red", highlight=False
+    )
+    sys.exit(2)

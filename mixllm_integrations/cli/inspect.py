@@ -1,7 +1,6 @@
-"""`mixllm inspect`: what an event log says, and what it says of other policies."""
+"""`mixllm inspect`: a log and what it says of other policies; or a router's mind."""
 
 import json
-import math
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -10,35 +9,77 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mixllm_integrations.cli.options import (
+    SkipOption,
+    at_work,
+    command_app,
+    opened_store,
+    print_json,
+)
 from mixllm_integrations.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mixllm_integrations.report.overview import Overview
     from mixllm_integrations.report.what_if import WhatIf
-    from mixllm_integrations.store import EventStore
 
-__all__ = ["app", "inspect", "moment"]
+__all__ = ["TO_SCREEN", "app", "inspect", "moment", "write_or_print"]
 
-app = typer.Typer(
-    name="inspect",
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+TO_SCREEN = Path("-")
+
+app = command_app("inspect")
+
+_EXAMPLES = """
+[bold]Examples[/bold]
+
+  mixllm inspect sqlite:///mixllm.db --since 7d
+
+  mixllm inspect mixllm.db --what-if 0.005 --always gpt-5
+
+  mixllm inspect "What is 17 * 23?" --router ROUTER
+
+  mixllm inspect --candidate small --router ROUTER
+
+  mixllm inspect labels.jsonl --candidate small --router ROUTER
+
+With --router the first argument is a prompt ("-": read it from standard
+input), or records if --candidate is given, too; else it is an event log.
+
+Exit codes: 0 shown, 2 something cannot be used.
+"""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-@app.command()
+@app.command(epilog=_EXAMPLES)
 def inspect(
     store: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="STORE_URL",
+            metavar="[STORE_URL | PROMPT | RECORDS]",
             help="The event log: sqlite:///mixllm.db, the path of that file, or "
-            "postgresql+psycopg://user@host/database.",
+            "postgresql+psycopg://user@host/database. With --router: a prompt.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     *,
+    router: Annotated[
+        Path | None,
+        typer.Option(
+            "--router",
+            "-r",
+            metavar="FOLDER",
+            help="Explain what this router would do with the prompt.",
+        ),
+    ] = None,
+    candidate: Annotated[
+        str | None,
+        typer.Option(
+            "--candidate",
+            metavar="NAME",
+            help="With --router: show where this candidate is strong, by domain and by "
+            "form; on the queries of RECORDS if given.",
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -71,10 +112,30 @@ def inspect(
         ),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures to this file.")
+        Path | None,
+        typer.Option("--json", help="Write all figures to this file; -: print them."),
     ] = None,
+    skip_bad_rows: SkipOption = False,
 ) -> None:
-    """Show what happened, and what other settings would have cost and earned."""
+    """Show what happened and what might have; explain a decision or a candidate."""
+    if router is not None or candidate is not None:
+        of_a_log = {
+            "--since": since,
+            "--until": until,
+            "--what-if": willingness,
+            "--always": always,
+        }
+        for name, given in of_a_log.items():
+            if given:
+                raise ConfigurationError(f"{name} is of a log: leave --router out")
+        from mixllm_integrations.cli.inspect_router import inspect_router
+
+        inspect_router(store, router, candidate, json_file, skip_bad_rows=skip_bad_rows)
+        return
+    if store is None:
+        raise ConfigurationError(
+            "pass an event log such as sqlite:///mixllm.db, or a prompt and --router"
+        )
     now = datetime.now(UTC)
     start, end = (
         None if text is None else moment(text, now=now, what=what)
@@ -88,17 +149,18 @@ def inspect(
 
     targets = [Target(willingness_to_pay=value) for value in willingness or ()]
     targets += [Target(always=name) for name in always or ()]
-    with _opened(store) as log:
+    with opened_store(store) as log, at_work("reading the log"):
         traffic = read_traffic(log, since=start, until=end)
     if not len(traffic):
         when = " in this window" if since or until else ""
         raise ConfigurationError(f"there is no decision in the log{when}")
     seen = overview(traffic)
     results = what_if(traffic, targets) if targets else []
-    if results:
-        show_what_if(console_of(), seen, results)
-    else:
-        show_overview(console_of(), seen)
+    if json_file != TO_SCREEN:
+        if results:
+            show_what_if(console_of(), seen, results)
+        else:
+            show_overview(console_of(), seen)
     if json_file is not None:
         _write(json_file, seen, results)
 
@@ -138,26 +200,30 @@ def moment(text: str, *, now: datetime, what: str) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
-def _opened(url: str) -> "EventStore":
-    """Open a log that is there; what is not there must not be made."""
-    from mixllm_integrations.store import open_store
-
-    if "://" not in url:
-        url = f"sqlite:///{url}"
-    scheme, _, path = url.partition(":///")
-    if scheme.startswith("sqlite") and "?" not in path and not Path(path).is_file():
-        raise ConfigurationError(f"there is no log at {path!r}: no such file")
-    opened = open_store(url)
-    assert opened is not None  # noqa: S101 - only `None` gives `None`
-    return opened
-
-
 def _write(file: Path, seen: "Overview", results: "list[WhatIf]") -> None:
     found: dict[str, Any] = {"overview": asdict(seen)}
     if results:
         found["what_if"] = [_as_json(result) for result in results]
+    write_or_print(found, file)
+
+
+def write_or_print(found: dict[str, Any], file: Path) -> None:
+    """Write figures to a file, or print them.
+
+    Parameters
+    ----------
+    found
+        The figures.
+    file
+        ``-``: they are printed.
+    """
+    if file == TO_SCREEN:
+        print_json(found)
+        return
+    from mixllm_integrations.report.full import plain
+
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(_plain(found), indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(plain(found), indent=1) + "\n", encoding="utf-8")
     typer.echo(f"wrote {file}", err=True)
 
 
@@ -170,14 +236,3 @@ def _as_json(result: "WhatIf") -> dict[str, Any]:
         "left_out": dict(result.left_out),
         **asdict(result.evaluation),
     }
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Return what JSON can hold: no NaN, no infinity, times as text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime) else value

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixllm_integrations.cli.demo import DemoSetup, RoutedPrompt, Totals
+from mixllm_integrations.plots.console import PlainConsole
 
 __all__ = ["as_json", "console_of", "show_run"]
 
@@ -33,7 +34,7 @@ def console_of(file: IO[str] | None = None) -> Console:
     file
         ``None``: standard output.
     """
-    console = Console(file=file, highlight=False)
+    console = PlainConsole(file=file, highlight=False)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     return console

@@ -293,6 +293,29 @@ class ResidualHeads(NamedArms):
         known = self._solutions[name]
         return 0.0 if known is None else float(known @ context)
 
+    def solutions(self, names: Sequence[str]) -> FloatArray:
+        """Return a copy of what each arm has learned, by which `correct` multiplies.
+
+        Parameters
+        ----------
+        names
+            Which arms.
+
+        Returns
+        -------
+        FloatArray
+            Shape ``(len(names), dimension)``.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If there is no such arm.
+        """
+        columns, known = self._solved(names)
+        found = np.zeros((len(names), self.dimension))
+        found[columns] = known
+        return found
+
     def _solved(self, names: Sequence[str]) -> tuple[list[int], FloatArray]:
         """Return the places of those that have learned something, and what."""
         if names is not self._taught_order:

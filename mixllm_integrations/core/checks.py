@@ -6,7 +6,7 @@ import numpy as np
 
 from mixllm_integrations.core.errors import ConfigurationError
 
-__all__ = ["number_between", "optional_number", "required_name"]
+__all__ = ["number_between", "optional_number", "optional_truth", "required_name"]
 
 
 def number_between(
@@ -92,6 +92,27 @@ def optional_number(value: object, what: str, *, high: float = math.inf) -> None
     """
     if value is not None:
         number_between(value, what, high=high, high_is_allowed=high < math.inf)
+
+
+def optional_truth(value: object, what: str) -> None:
+    """Check a truth value that may be ``None``.
+
+    Parameters
+    ----------
+    value
+        What the caller gave.
+    what
+        How to name it in the error.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is anything else.
+    """
+    if not isinstance(value, bool | np.bool_ | None):
+        raise ConfigurationError(
+            f"{what} must be True or False, not a {type(value).__name__}"
+        )
 
 
 def required_name(value: object, what: str) -> None:

@@ -8,6 +8,7 @@ about the same.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -251,6 +252,20 @@ class ContextModel:
         if self.domains is None:
             return None
         return self.domains.posterior(self._scores(reading)[:, : self._n_domains])
+
+    def domains_of(self, contexts: NDArray[np.floating[Any]]) -> list[str | None]:
+        """Return the likeliest domain of each context; ``None`` without domains.
+
+        Parameters
+        ----------
+        contexts
+            Shape ``(n, dimension)``.
+        """
+        if self.domains is None:
+            return [None] * len(contexts)
+        names = self.domains.names
+        likely = contexts[:, self.blocks["posterior"]].argmax(axis=1)
+        return [names[place] for place in likely.tolist()]
 
     def _scores(self, reading: Reading) -> FloatArray:
         assert self.scorer is not None  # noqa: S101

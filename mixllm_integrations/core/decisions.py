@@ -114,7 +114,10 @@ def decision_of(
         propensity=choice.propensity,
         excluded=excluded,
         input_tokens=int(expected.now.input_tokens[row]),
-        exploration=policy.exploration,
+        # Draws are no bonus: who replays a log must not add one in their place.
+        exploration=0.0
+        if policy.exploration_form == "thompson"
+        else policy.exploration,
         waiting_weight=policy.waiting_weight,
         novelty=float(expected.novelty[row]),
     )

@@ -6,6 +6,7 @@ one.
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -136,10 +137,12 @@ class Experience(Memory):
         answer = self._judged(pending, expected)
         name, context, hoped = answer.name, answer.context, answer.hoped
         reward = float(feedback.reward)
-        evidence = Evidence(residual=reward - hoped, weight=1.0)
+        told = evidence = Evidence(residual=reward - hoped, weight=1.0)
         if feedback.kind == "binary":
             source = feedback.source
             evidence = self.reliability.evidence(source, predicted=hoped, reward=reward)
+            share = self.reliability.share(source, candidate=name, predicted=hoped)
+            told = replace(evidence, weight=share * evidence.weight)
             # By the offline heads: what was learned online came through this map.
             self.reliability.learn(
                 source,
@@ -151,8 +154,8 @@ class Experience(Memory):
         if feedback.kind == "binary" and self.feedback_head is not None:
             names = self.designs.names
             self.feedback_head.learn(name, context, reward, among=names)
-        elif self._take(answer, evidence):
-            self._remember(pending, answer, evidence)
+        elif self._take(answer, told):
+            self._remember(pending, answer, told)
         self.designs.observe(name, context)
         self.trials.taught(name)
         # What says less moves less: noise is no reason for an alarm.

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mixllm_integrations.core.types import Decision
 
-__all__ = ["explained"]
+__all__ = ["COLUMNS", "explained", "explained_head", "explained_rows"]
 
-_COLUMNS = (
+COLUMNS = (
     "candidate",
     "quality",
     "tokens",
@@ -35,22 +35,48 @@ def explained(decision: "Decision") -> str:
         A line on the decision, then one per candidate: the chosen one, then
         the others by score.
     """
-    scores = decision.scores
-    ranked = sorted(scores, key=lambda name: -scores[name].score)
-    ranked.sort(key=lambda name: name != decision.candidate)
-    rows = [_COLUMNS, *(_row(decision, name) for name in ranked)]
+    rows = [COLUMNS, *explained_rows(decision)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *numbers, why in rows:
         cells = [c.rjust(w) for c, w in zip(numbers, widths[1:-1], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *cells, why]))
-    head = (
+    return "\n".join((explained_head(decision), *lines))
+
+
+def explained_head(decision: "Decision") -> str:
+    """Return a line on the decision as a whole.
+
+    Parameters
+    ----------
+    decision
+        To be explained.
+    """
+    return (
         f"decision {decision.id}: {decision.candidate}"
         f"{' (exploring)' if decision.explored else ''}; one point of quality is "
         f"worth {decision.willingness_to_pay:g} USD, the prompt has about "
         f"{decision.input_tokens:,} tokens{_novelty(decision.novelty)}"
     )
-    return "\n".join((head, *lines))
+
+
+def explained_rows(decision: "Decision") -> list[tuple[str, ...]]:
+    """Return the cells of each candidate: the chosen one, then by score.
+
+    Parameters
+    ----------
+    decision
+        To be explained.
+
+    Returns
+    -------
+    list of tuple of str
+        One cell for each of `COLUMNS`.
+    """
+    scores = decision.scores
+    ranked = sorted(scores, key=lambda name: -scores[name].score)
+    ranked.sort(key=lambda name: name != decision.candidate)
+    return [_row(decision, name) for name in ranked]
 
 
 def _novelty(novelty: float) -> str:

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.parallel import n_jobs
 from mixllm_integrations.core.reading import Reading
 from mixllm_integrations.core.shape import shape_features
 from mixllm_integrations.core.types import FloatArray
@@ -64,6 +65,16 @@ class FormScale:
         np.minimum(form, _FORM_LIMIT, out=form)
         form *= _FORM_WEIGHT
         return form
+
+    def features(self, block: FloatArray) -> FloatArray:
+        """Return the features of a block, as far as they were within its limits.
+
+        Parameters
+        ----------
+        block
+            What `apply` gave, shape ``(n, n_features)``.
+        """
+        return block / _FORM_WEIGHT * self.scale + self.mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +175,7 @@ def _most_telling(
         max_depth=_DEPTH,
         min_samples_leaf=_LEAF,
         max_features=_FEATURES,
-        n_jobs=-1 if len(standard) >= _WORTH_THREADS else 1,
+        n_jobs=n_jobs(-1) if len(standard) >= _WORTH_THREADS else 1,
         random_state=seed,
     )
     targets = traits / (traits.std(axis=0) + 1e-9)

@@ -41,6 +41,7 @@ __all__ = [
 
 _DIGITS = 16
 _MOST_BYTES = 1 << 30  # of a snapshot, unzipped
+_MOST_FOLDED, _FEW_BYTES = 100, 1 << 26  # a bomb is folded a thousand times
 _CONTEXT = np.dtype("<f4")
 _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
@@ -271,9 +272,9 @@ def unzipped(content: bytes) -> _State:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
             size = sum(info.file_size for info in file.infolist())
-            if size > _MOST_BYTES:
+            if size > min(_MOST_BYTES, max(_FEW_BYTES, _MOST_FOLDED * len(content))):
                 raise ValueError(f"{size} bytes are more than any router has")
-            files = {info.filename: file.read(info) for info in file.infolist()}
+            files = {info.filename: _member(file, info) for info in file.infolist()}
     except _UNREADABLE as error:
         raise StateFormatError(
             f"a snapshot cannot be read ({type(error).__name__}: {error}): hear the "
@@ -283,3 +284,17 @@ def unzipped(content: bytes) -> _State:
     if Damage.of(state).files:
         raise StateFormatError("a snapshot was changed: take another one")
     return state, arrays
+
+
+def _member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Return a file of a zip, unpacking no more than its header says there is.
+
+    `ZipFile.read` unpacks all that is there, and only then looks.
+    """
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("a file in it is folded in a way that knows no limit")
+    with file.open(info) as opened:
+        data = opened.read(info.file_size) if info.file_size else b""
+        if len(data) != info.file_size or opened.read(1):
+            raise ValueError("a file in it is not as long as it says")
+        return data

@@ -6,20 +6,24 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixllm_integrations.core import budget
 from mixllm_integrations.core.drift import DriftEvent
-from mixllm_integrations.core.errors import NotFittedError
+from mixllm_integrations.core.errors import NotFittedError, UnknownCandidateError
 from mixllm_integrations.core.forecast import Knowledge
 from mixllm_integrations.core.judging import judge
+from mixllm_integrations.core.parallel import alone
 from mixllm_integrations.core.pool import CandidatePool
+from mixllm_integrations.core.reading import read
 from mixllm_integrations.core.records import RecordTable, tabulate
 from mixllm_integrations.core.refitting import refitted
+from mixllm_integrations.core.strengths import Strengths, strengths_of
 from mixllm_integrations.core.types import (
     Calibration,
     Candidate,
@@ -36,6 +40,14 @@ class LearningPool(CandidatePool):
     """Candidates of which much is learned from records; see `Router`."""
 
     _refit_is_running = False
+
+    @property
+    def refused_updates(self) -> int:
+        """How many updates were refused, as a matrix would have become indefinite.
+
+        Anything but 0 is a sign of contexts or weights that cannot be right.
+        """
+        return self._experience.refused
 
     def fit(self, records: Iterable[RoutingRecord], *, progress: bool = False) -> Self:
         """Learn from labelled answers.
@@ -63,6 +75,12 @@ class LearningPool(CandidatePool):
             If there are no records.
         UnknownCandidateError
             If a record names a candidate that the router does not have.
+
+        Notes
+        -----
+        ``joblib.parallel_config`` around it says where its parts are run: more
+        threads, processes, a Dask or Ray cluster. What is learned is the same to
+        the last bit on processors of one kind.
         """
         began = time.perf_counter()
         level = logging.INFO if progress else logging.DEBUG
@@ -112,23 +130,24 @@ class LearningPool(CandidatePool):
         with self._fitting:
             with self._lock:
                 before, candidates = self._knowledge, dict(self._candidates)
-                decider = self._decider
-                table = self._experience.replay.table(tuple(candidates))
+                decider, experience = self._decider, self._experience
                 mark, n_renamed = self._refit_mark, len(self._renamed)
-                levels = dict(self._experience.levels)
-                is_whole = self._experience.replay.is_whole
-            competes = any(name in candidates for name in before.names)
-            if not (competes and is_whole) or table.mark == mark:
-                self._refit_mark = table.mark
-                return False
+                levels = dict(experience.levels)
+                is_new = experience.replay.mark != mark
+                competes = any(name in candidates for name in before.names)
+                if not (competes and is_new and experience.replay.is_whole):
+                    self._refit_mark = experience.replay.mark
+                    return False
+                # Copies: what takes long must hold up no decision.
+                replay, known = experience.replay.copied(), experience.designs.names
+                own = [name for name in candidates if name in known]
+                corrected = experience.frozen_corrections(own)
+            table = replay.table(tuple(candidates))
             expected = decider.quality_at(table.contexts)
-            with self._lock:
-                known = self._experience.designs.names
-                here = [i for i, name in enumerate(table.names) if name in known]
-                own = [table.names[i] for i in here]
-                scores = np.zeros(expected.shape)
-                scores[:, here] = self._experience.scores(table.contexts, own)
-                expected[:, here] += self._experience.corrections(table.contexts, own)
+            here = [table.names.index(name) for name in own]
+            scores = np.zeros(expected.shape)
+            corrections, scores[:, here] = corrected(table.contexts)
+            expected[:, here] += corrections
             # A score comes on top of whatever the new heads say.
             table = replace(table, quality=table.quality - scores)
             expected -= scores
@@ -154,6 +173,86 @@ class LearningPool(CandidatePool):
                     self._ledger.reprice(name, lengths=True)
         _LOG.debug("refitted on %d queries", len(table.contexts))
         return True
+
+    def has_seen(self, queries: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell which queries the router was fitted on.
+
+        What it says of those is too good to judge it by.
+
+        Parameters
+        ----------
+        queries
+            Texts.
+
+        Returns
+        -------
+        NDArray[np.bool_]
+            Shape ``(n_queries,)``; False for all before a fit.
+        """
+        if not self.is_fitted:
+            return np.zeros(len(queries), dtype=np.bool_)
+        return self._knowledge.context.has_seen(read(queries, self.encoder))
+
+    def about(self, query: str) -> dict[str, float]:
+        """Return what a query is about: the probability of each domain.
+
+        Parameters
+        ----------
+        query
+            Any text.
+
+        Returns
+        -------
+        dict of str to float
+            The likeliest first; empty where the router knows no domains.
+        """
+        known = self._knowledge.context
+        posterior = known.posterior(read([query], self.encoder))
+        if posterior is None or known.domains is None:
+            return {}
+        pairs = zip(known.domains.names, posterior[0].tolist(), strict=True)
+        return dict(sorted(pairs, key=lambda pair: -pair[1]))
+
+    def strengths(
+        self, candidate: str, queries: Sequence[str] | None = None
+    ) -> Strengths:
+        """Return where a candidate is good, beside the best of the others.
+
+        Parameters
+        ----------
+        candidate
+            Its name.
+        queries
+            Texts to look at; ``None``: those that the router was fitted on and has
+            met since, whose contexts it keeps.
+
+        Raises
+        ------
+        UnknownCandidateError
+            If the router has no such candidate.
+        NotFittedError
+            If the router was not fitted, or keeps no contexts and is given no
+            queries.
+        """
+        if candidate not in self._candidates:
+            raise UnknownCandidateError(candidate, self._candidates)
+        if not self.is_fitted:
+            raise NotFittedError("strengths need a fitted router: call fit first")
+        with self._lock:
+            names = tuple(self._candidates)
+            known = self._knowledge.context
+            if queries is None:
+                contexts = self._experience.replay.table(names).contexts
+        if queries is not None:
+            contexts = known.contexts(read(queries, self.encoder))
+        if not len(contexts):
+            raise NotFittedError(
+                "the router keeps no queries to show strengths on: pass some"
+            )
+        with self._lock:
+            quality = self._decider.quality_at(contexts)
+            quality = quality + self._experience.corrections(contexts, names)
+        return strengths_of(candidate, names, np.clip(quality, 0, 1), contexts, known)
 
     def _learned(
         self,
@@ -193,7 +292,7 @@ class LearningPool(CandidatePool):
 
     def _refit_once(self) -> None:
         try:
-            self.refit()
+            alone(self.refit)  # nobody asked: the other cores are the traffic's
         except Exception:  # noqa: BLE001 - nobody is there to catch it
             _LOG.exception("a refit failed; the router goes on with the old heads")
             with self._lock:

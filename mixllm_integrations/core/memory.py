@@ -6,7 +6,8 @@ how they learn. Takes no lock: the router holds one.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from copy import deepcopy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,11 @@ class Memory:
     def _rooms(self) -> tuple[DesignMatrices | ResidualHeads | FeedbackHead, ...]:
         rooms = (self.designs, self.residuals)
         return rooms if self.feedback_head is None else (*rooms, self.feedback_head)
+
+    @property
+    def refused(self) -> int:
+        """How many updates would have made a matrix infinite or indefinite."""
+        return sum(room.refused for room in self._rooms)
 
     @property
     def _watches(
@@ -248,6 +254,31 @@ class Memory:
         if self.feedback_head is not None:
             found = found + self.scores(contexts, names)
         return found
+
+    def frozen_corrections(
+        self, names: Sequence[str]
+    ) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
+        """Return a function of contexts that gives `corrections` and `scores`.
+
+        Both as they are now, whatever is learned meanwhile: it needs no lock.
+
+        Parameters
+        ----------
+        names
+            Of whom.
+        """
+        solutions, order = self.residuals.solutions(names), tuple(names)
+        levels = np.array([self.levels[name] for name in order])
+        head = deepcopy(self.feedback_head)
+
+        def frozen(contexts: FloatArray) -> tuple[FloatArray, FloatArray]:
+            found = np.einsum("nd,kd->nk", contexts, solutions) + levels
+            if head is None:
+                return found, np.zeros(found.shape)
+            scores = head.scores(contexts, order)
+            return found + scores, scores
+
+        return frozen
 
     def scores(
         self, contexts: NDArray[np.floating], names: Sequence[str]

@@ -30,6 +30,7 @@ __all__ = [
 Place: TypeAlias = tuple[str | int, ...]
 
 _FLOAT = "$float"  # JSON has no word for infinity
+_WRITTEN = ("inf", "-inf")
 CHANGED = "was changed since it was saved"
 _DIGITS = 16  # of a part's sha256: enough to find what was changed by accident
 # Tables whose entries are parts of their own; all else is one part.
@@ -189,9 +190,12 @@ def read_json(data: bytes) -> Any:  # noqa: ANN401
     Raises
     ------
     ValueError
-        If it is no JSON.
+        If it is no JSON, or says what JSON has no word for: NaN.
     """
-    return json.loads(data, object_hook=_unplain)
+    try:
+        return json.loads(data, object_hook=_unplain, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested more deeply than any state") from None
 
 
 def sound_json(
@@ -340,5 +344,14 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
 def _unplain(value: dict[str, Any]) -> Any:  # noqa: ANN401
-    return float(value[_FLOAT]) if set(value) == {_FLOAT} else value
+    if set(value) != {_FLOAT}:
+        return value
+    written = value[_FLOAT]
+    if written not in _WRITTEN:  # nothing else is ever written so
+        raise ValueError(f"a {_FLOAT} that is no infinity")
+    return float(written)

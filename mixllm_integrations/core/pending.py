@@ -125,7 +125,7 @@ def pending_from(
 
     Raises
     ------
-    StateFormatError, KeyError, TypeError, ValueError
+    StateFormatError, LookupError, TypeError, ValueError, ArithmeticError
         If it is damaged.
     """
     numbers: dict[str, Any] = {name: float(row[name]) for name in _NUMBERS}
@@ -185,6 +185,6 @@ def read_rows(
     for row, context in zip(rows, vectors, strict=True):
         try:
             found.append(pending_from(row, context, now))
-        except (KeyError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, ArithmeticError):
             continue
     return found, len(rows) - len(found)

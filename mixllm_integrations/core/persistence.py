@@ -48,6 +48,7 @@ FORMAT_VERSION = 1
 _MANIFEST, _STATE, _ARRAYS = "manifest.json", "state.json", "arrays.safetensors"
 _REMEDY = "restore it from a copy, or fit again"
 _PATIENCE = (0.002, 0.01, 0.04, 0.1, 0.2)  # seconds, while somebody is saving
+_UNREADABLE = (SafetensorError, LookupError, TypeError, ValueError, ArithmeticError)
 _SWAPPING = threading.Lock()
 _State: TypeAlias = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -71,8 +72,8 @@ def write_folder(
     ConfigurationError
         If `folder` is a file, or a folder that holds something else.
     OSError
-        If it cannot be written; an earlier state is then still there, if not
-        the new one.
+        If it cannot be written, such as on a full disk, with the folder's name; an
+        earlier state is then still there, if not the new one.
     """
     target = Path(folder).resolve()
     with _SWAPPING:  # not between somebody's renames
@@ -86,6 +87,10 @@ def write_folder(
             _write_synced(fresh / name, data)
         _sync_folder(fresh)
         _swap(fresh, target)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -209,7 +214,7 @@ def _parsed(bytes_of: Callable[[str], bytes], source: str) -> _State:
             changed.append(name)
     try:
         arrays = load_safetensors(content[_ARRAYS])
-    except SafetensorError as error:
+    except _UNREADABLE as error:
         raise StateFormatError(
             f"{_within(source, _ARRAYS)!r}: {error}; {_REMEDY}"
         ) from error
@@ -290,12 +295,18 @@ def _within(source: str, name: str) -> str:
 
 def _bytes(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError("it is no file")
         return path.read_bytes()
     except FileNotFoundError:
         raise StateFormatError(
             f"{str(path)!r} is missing: {str(path.parent)!r} is no saved router, or "
             "not a whole one"
         ) from None
+    except (OSError, ValueError) as error:  # a folder, a loop of links, no rights
+        raise StateFormatError(
+            f"{str(path)!r} cannot be read ({type(error).__name__}); {_REMEDY}"
+        ) from error
 
 
 def _json(data: bytes, path: str) -> dict[str, Any]:

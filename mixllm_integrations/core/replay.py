@@ -6,6 +6,7 @@ one.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,17 +181,17 @@ class Replay:
         """
         return self._observations(self._ordered()[max(mark - self._first(), 0) :])
 
-    def recent(self, name: str, count: int) -> Observations:
-        """Return the last observations of one candidate, oldest first.
-
-        Parameters
-        ----------
-        name
-            Whose.
-        count
-            At most so many.
-        """
-        return self._observations(self._of(name)[-count:] if count > 0 else [])
+    def copied(self) -> "Replay":
+        """Return all that is known now, for who reads it while more is observed."""
+        found, n = copy(self), len(self)
+        vars(found).update(
+            _labels={k: (q.copy(), t.copy()) for k, (q, t) in self._labels.items()},
+            _places=dict(self._places),
+            _who=self._who[:n].copy(),
+            _contexts=self._contexts[:n].copy(),
+            _numbers=self._numbers[:n].copy(),
+        )
+        return found
 
     def labels(self, name: str) -> int:
         """Return how many labels and observations there are of a candidate.
@@ -202,7 +203,9 @@ class Replay:
         """
         quality = self._labels.get(name)
         offline = 0 if quality is None else int(np.isfinite(quality[0]).sum())
-        return offline + len(self._of(name))
+        who, place = self._who[: len(self)], self._places.get(name)
+        online = 0 if place is None else int(np.count_nonzero(who == place))
+        return offline + online
 
     def forget(self, name: str, *, keep: int = 0) -> None:
         """Drop what is known of a candidate that is not what it was.

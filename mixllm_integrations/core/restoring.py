@@ -8,8 +8,8 @@ import logging
 import threading
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,12 +24,13 @@ from mixllm_integrations.core.encoder import (
     encoder_spec,
     load_encoder,
 )
-from mixllm_integrations.core.errors import StateFormatError
+from mixllm_integrations.core.errors import MixLLMError, StateFormatError
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.exploring import ExplorationBudget
 from mixllm_integrations.core.forecast import Knowledge
 from mixllm_integrations.core.knobs import Knobs
 from mixllm_integrations.core.ledger import DecisionLedger
+from mixllm_integrations.core.policy import MetaDecisionMaker
 from mixllm_integrations.core.prior import QualityPrior
 from mixllm_integrations.core.reading import read
 from mixllm_integrations.core.settings import RouterSettings
@@ -41,6 +42,12 @@ __all__ = ["Restorable"]
 
 _LOG = logging.getLogger("mixllm_integrations")
 _NOBODY = Candidate("nobody", 0, 0)
+# What a folder may say of how its router was made: never its clock or encoder.
+_SETTINGS = frozenset(f.name for f in fields(RouterSettings)) | {
+    *("spending_budget", "spending_period_seconds", "when_spent"),
+}
+_POLICY = frozenset(f.name for f in fields(MetaDecisionMaker))
+_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 class Restorable(Knobs, Portable):
@@ -118,11 +125,13 @@ class Restorable(Knobs, Portable):
                 "waiting_tolerance_seconds": state["waiting_tolerance_seconds"],
                 "max_cost_per_query": state["max_cost_per_query"],
                 "clock": clock,
-                **state["settings"],
-                **state["policy"],
+                **_only(state["settings"], _SETTINGS),
+                **_only(state["policy"], _POLICY),
             }
             router = cls(candidates or [_NOBODY], **given)  # type: ignore[call-arg]
-        except (KeyError, TypeError, AttributeError) as error:
+        except MixLLMError:
+            raise
+        except _ERRORS as error:
             raise StateFormatError(
                 f"the state in {source!r} lacks {error}: restore it from a copy"
             ) from error
@@ -149,7 +158,7 @@ class Restorable(Knobs, Portable):
             self._drifts.extend(DriftEvent(**event) for event in state["drifts"])
             unlearned = int(state["unlearned"])
             self._rng.bit_generator.state = state["chance"]
-        except (KeyError, TypeError, ValueError) as error:
+        except _ERRORS as error:
             raise StateFormatError(f"the saved state lacks {error}") from error
         self._refit_mark = max(experience.replay.mark - unlearned, 0)
         self._restore_spending(state.get("spending", {}))
@@ -179,7 +188,13 @@ class Restorable(Knobs, Portable):
             return
         try:
             self._spending.restore(state)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except _ERRORS as error:
             warn_dropped(
                 "what was spent of the budget", str(error), "a new period begins"
             )
+
+
+def _only(given: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    if unknown := sorted(set(given) - known):
+        raise KeyError(f"no meaning for {unknown[0]!r}")
+    return dict(given)

@@ -47,12 +47,15 @@ class SharingPool(ResumablePool):
             if pending.version != known.version or candidate is None:
                 return None
             is_of_now = pending.revision == known.revision
-            return record_of(
+            record = record_of(
                 pending,
                 candidate,
                 contexts=self._digests_of(known)[0],
                 heads=self._foreseen_by(candidate.name) if is_of_now else "",
             )
+            # For reports; nobody learns from it.
+            (record["domain"],) = known.context.domains_of(pending.context[None])
+            return record
 
     def adopt(
         self,

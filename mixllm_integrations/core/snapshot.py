@@ -33,7 +33,7 @@ from mixllm_integrations.core.snapshot_online import (
     experience_state,
     warn_dropped,
 )
-from mixllm_integrations.core.types import FloatArray
+from mixllm_integrations.core.types import FloatArray, number_between
 
 __all__ = ["knowledge_state", "router_from", "router_state", "without_replay"]
 
@@ -138,7 +138,10 @@ def router_from(
             lost=lost,
             damage=damage,
         )
-        ledger = _ledger_from(state["pending"], arrays, settings, clock, damage)
+        dimension = experience.designs.dimension
+        ledger = _ledger_from(
+            state["pending"], arrays, settings, clock, damage, dimension
+        )
         ledger.outdate(lost)
     except (KeyError, TypeError, AttributeError) as error:
         raise StateFormatError(f"the saved state lacks {error}") from error
@@ -154,6 +157,7 @@ def _ledger_from(
     settings: RouterSettings,
     clock: Callable[[], float],
     damage: Damage,
+    dimension: int,
 ) -> DecisionLedger:
     """Return what is pending; rows that are damaged are left out and counted."""
     hit = damage.arrays.get("pending.contexts") or ()
@@ -165,6 +169,8 @@ def _ledger_from(
     try:
         sound: list[Any] = [None if i in hit else r for i, r in enumerate(rows)]
         contexts = arrays["pending.contexts"]
+        if len(rows) and contexts.shape[1:] != (dimension,):
+            raise ValueError(f"its contexts have shape {contexts.shape}")
         ledger = DecisionLedger.from_state(sound, contexts, **terms)
     except (LookupError, TypeError, ValueError) as error:
         warn_dropped(
@@ -332,7 +338,11 @@ def _bank_from(
     if len(set(served)) < len(served) or not set(served) <= set(range(n)):
         raise StateFormatError(f"heads for {target} do not serve every candidate once")
     bad |= dict.fromkeys(sorted(set(range(n)) - set(served)), why)
-    return HeadBank(tuple(parts), n, dict(about.get("errors", {})))
+    errors = {
+        str(k): number_between(v, "an error")
+        for k, v in dict(about.get("errors", {})).items()
+    }
+    return HeadBank(tuple(parts), n, errors)
 
 
 def _part_from(

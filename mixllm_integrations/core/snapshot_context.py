@@ -21,6 +21,9 @@ from mixllm_integrations.core.wordpieces import shipped_tokenizer
 __all__ = ["context_from", "context_state", "finite"]
 
 _SCORER = ("column_of", "idf", "offset")
+# Far beyond any fit, and small enough that nothing made of them overflows or
+# takes more than some hundred megabytes.
+_LARGEST_NUMBER, _LARGEST_DIMENSION = 1e9, 4_096
 _LARGEST_IDF = 100.0  # 1 + the logarithm of a number of texts; more is no such thing
 
 
@@ -92,7 +95,7 @@ def context_from(
     n_outputs = n_domains + len(trait_scale)
     shape = _shape_from(arrays)
     n_dense = len(centre) + len(shape.columns)
-    return ContextModel(
+    model = ContextModel(
         centre,
         finite(arrays, "context.axes", np.float32, len(centre), None),
         FormScale(
@@ -106,6 +109,9 @@ def context_from(
         seen := finite(arrays, "context.seen", np.int64, None),
         finite(arrays, "context.seen_scores", np.float16, len(seen), n_outputs),
     )
+    if model.dimension > _LARGEST_DIMENSION:
+        raise StateFormatError(f"contexts of {model.dimension} numbers are none")
+    return model
 
 
 def _shape_from(arrays: Mapping[str, NDArray[Any]]) -> ShapeScale:
@@ -145,6 +151,8 @@ def _places(
     found = finite(arrays, name, np.int64, None)
     if not ((found >= 0) & (found < below)).all():
         raise StateFormatError(f"{name} points to features that are not there")
+    if len(set(found.tolist())) < len(found):
+        raise StateFormatError(f"{name} points to a feature twice")
     return found.astype(np.intp)
 
 
@@ -189,4 +197,6 @@ def finite(
         raise StateFormatError(f"{name} does not fit: {found.dtype} {found.shape}")
     if not np.isfinite(found).all():
         raise StateFormatError(f"{name} is not finite")
+    if found.dtype.kind == "f" and float(abs(found).max(initial=0)) > _LARGEST_NUMBER:
+        raise StateFormatError(f"{name} holds what no fit gives")
     return found

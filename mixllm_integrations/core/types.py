@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from mixllm_integrations.core.checks import (
     number_between,
     optional_number,
+    optional_truth,
     required_name,
 )
+from mixllm_integrations.core.display import Explained, HtmlCalibration
 from mixllm_integrations.core.errors import ConfigurationError
-from mixllm_integrations.core.explain import explained
 
 __all__ = [
     "FEEDBACK_KINDS",
@@ -111,9 +112,10 @@ class Candidate:
                     f"{price} {whose} is unknown: pass its list price in USD (0 for "
                     "a model that costs nothing)"
                 )
-            number_between(
-                getattr(self, price), f"{price} {whose}", high_is_allowed=False
-            )
+            value = getattr(self, price)
+            number_between(value, f"{price} {whose}", high_is_allowed=False)
+        for ability in REQUIREMENTS:
+            optional_truth(getattr(self, ability), f"{ability} {whose}")
         optional_number(self.prior_quality, f"prior_quality {whose}", high=1.0)
         for speed in ("time_to_first_token_seconds", "seconds_per_output_token"):
             optional_number(getattr(self, speed), f"{speed} {whose}")
@@ -308,7 +310,7 @@ class BatchPrediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Explained):
     """Which candidate a query goes to, and why.
 
     Parameters
@@ -330,7 +332,8 @@ class Decision:
     input_tokens
         Length of the prompt that was assumed.
     exploration, waiting_weight
-        The weights that were in force.
+        The weights that were in force; 0 where Thompson sampling drew instead of
+        adding a bonus.
     novelty
         How far the query is from all that was learned from: 1 is as usual, 5
         five times as far (squared); NaN while nothing was learned.
@@ -353,19 +356,9 @@ class Decision:
         """What was expected of the chosen candidate."""
         return self.scores[self.candidate]
 
-    def explain(self) -> str:
-        """Return a table that says why this candidate, and why not the others.
-
-        Returns
-        -------
-        str
-            Plain text, one line per candidate, best score first.
-        """
-        return explained(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(HtmlCalibration):
     """A willingness to pay that meets a target, and what to expect of it.
 
     Parameters

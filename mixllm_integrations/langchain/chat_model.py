@@ -6,7 +6,8 @@ limiter and callbacks are what they would be without it.
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
-from typing import Any, cast
+from os import PathLike
+from typing import Any, Self, cast
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -28,6 +29,7 @@ from mixllm_integrations.langchain.calls.attempts import (
 )
 from mixllm_integrations.langchain.calls.request import Request
 from mixllm_integrations.langchain.calls.streamed import StreamedAnswer
+from mixllm_integrations.langchain.candidates.configured import settings_from
 from mixllm_integrations.langchain.protocol import EventPool
 from mixllm_integrations.serving import CONTROLS
 
@@ -116,6 +118,29 @@ class MixLLMChatModel(EventPool):
     >>> answer.content, answer.response_metadata["mixllm"]["candidate"]
     ('4', 'small')
     """
+
+    @classmethod
+    def from_config(
+        cls,
+        path: str | PathLike[str],
+        **overrides: Any,  # noqa: ANN401 - parameters of this class
+    ) -> Self:
+        """Return the model that a file of candidates describes.
+
+        Parameters
+        ----------
+        path
+            A ``candidates.toml``; `mixllm_integrations.serving.candidates_file`
+            says what may stand in it.
+        **overrides
+            Parameters of this class, which go before what the file says.
+
+        Raises
+        ------
+        ConfigurationError
+            If the file cannot be used; the message names the key and its line.
+        """
+        return cls(**settings_from(path, overrides))
 
     def invoke(
         self,

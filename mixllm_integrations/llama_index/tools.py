@@ -18,6 +18,7 @@ from llama_index.core.tools.types import BaseTool
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.llama_index.calls import aanswer, answer, astream, stream
 from mixllm_integrations.llama_index.candidates import CandidateLLM
+from mixllm_integrations.llama_index.configured import FromConfig
 from mixllm_integrations.llama_index.feedback import TeachableLLM
 from mixllm_integrations.llama_index.reading import CHAT
 from mixllm_integrations.llama_index.request import Request
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ToolCallingLLM"]
 
 
-class ToolCallingLLM(TeachableLLM):
+class ToolCallingLLM(FromConfig, TeachableLLM):
     """What `MixLLM` does with tools: only candidates that call tools compete.
 
     As long as a conversation ends with the results of tools, the candidate

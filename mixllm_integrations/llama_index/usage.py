@@ -11,6 +11,7 @@ from llama_index.core.base.llms.types import (
 
 from mixllm_integrations.serving import NO_CACHE, CacheUse, text_tokens
 from mixllm_integrations.serving.ends import REASONS, is_cut_short
+from mixllm_integrations.serving.told import told_tokens
 
 __all__ = ["Usage", "answer_tokens", "usage_of"]
 
@@ -166,7 +167,7 @@ def _member(thing: object, name: str) -> object:
 
 def _count(place: object, names: Sequence[str]) -> int | None:
     for name in names:
-        found = _member(place, name)
-        if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+        found = told_tokens(_member(place, name))
+        if found is not None:
             return found
     return None

@@ -6,6 +6,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.display import notebook_table
 from mixllm_integrations.report.traffic import Traffic
 
 __all__ = ["CandidateOverview", "Overview", "overview"]
@@ -89,6 +90,23 @@ class Overview:
     unmatched: int
     unreadable: int
 
+    def _repr_html_(self) -> str:
+        ends = [f"{at:%F %H:%M}" for at in (self.first, self.last) if at is not None]
+        caption = f"{self.total.decisions:,} decisions {' to '.join(ends)}".strip()
+        heads = ("candidate", "decisions", "share", "expected", "feedback", "USD")
+        rows = [
+            (
+                row.name,
+                f"{row.decisions:,}",
+                f"{row.share:.1%}",
+                _or_dash(row.predicted_quality),
+                f"{_or_dash(row.reward)} ({row.feedback:,})",
+                f"{row.cost:.4g}",
+            )
+            for row in (*self.candidates, self.total)
+        ]
+        return notebook_table(caption, heads, rows)
+
 
 def overview(traffic: Traffic) -> Overview:
     """Return what a window of traffic came to.
@@ -119,6 +137,10 @@ def overview(traffic: Traffic) -> Overview:
         unmatched=traffic.unmatched,
         unreadable=traffic.unreadable,
     )
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _of(

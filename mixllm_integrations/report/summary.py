@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mixllm_integrations.core.display import notebook_table
 from mixllm_integrations.store import Event
 
 __all__ = ["CandidateSummary", "Summary", "summarise"]
@@ -69,6 +70,22 @@ class Summary:
     candidates: dict[str, CandidateSummary]
     unmatched: int
 
+    def _repr_html_(self) -> str:
+        caption = f"{self.decisions:,} decisions, {self.cost:.4g} USD"
+        heads = ("candidate", "decisions", "expected", "feedback", "USD", "errors")
+        rows = [
+            (
+                name,
+                f"{c.decisions:,}",
+                _or_dash(c.mean_predicted_quality),
+                _or_dash(c.mean_reward),
+                f"{c.cost:.4g}",
+                f"{c.errors:,}",
+            )
+            for name, c in self.candidates.items()
+        ]
+        return notebook_table(caption, heads, rows)
+
     @property
     def decisions(self) -> int:
         """How many decisions there were."""
@@ -121,6 +138,10 @@ def summarise(events: Iterable[Event]) -> Summary:
             totals.rewards.append(float(event.payload["reward"]))
     ranked = sorted(found.items(), key=lambda item: -item[1].decisions)
     return Summary(dict(ranked), unmatched)
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _add_outcome(totals: CandidateSummary, event: Event) -> None:

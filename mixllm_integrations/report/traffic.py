@@ -9,19 +9,17 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.drift import DriftEvent
 from mixllm_integrations.core.errors import ConfigurationError
-from mixllm_integrations.core.types import FloatArray
+from mixllm_integrations.report.window import STATES, Alarm, State, Traffic
 from mixllm_integrations.store import Event, EventStore
 
 __all__ = ["STATES", "State", "Traffic", "read_traffic"]
-
-State = Literal["open", "answered", "cached", "abandoned", "failed"]
-STATES: tuple[State, ...] = get_args(State)
 
 # All our choice.
 _EARLY = 10_000  # events kept that came before their decision
@@ -36,95 +34,8 @@ _NUMBERS = (
     "exploration",
     "waiting_weight",
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Traffic:
-    """The decisions of a window, and what came of them.
-
-    Parameters
-    ----------
-    names
-        Every candidate that was named.
-    chosen
-        Place of the chosen candidate in `names`, shape ``(n_decisions,)`` like
-        all that follow but the matrices.
-    state
-        Place in `STATES` of what became of the decision.
-    reward
-        Feedback, in [0, 1]; NaN without. Refined feedback goes before binary.
-    cost
-        What it cost in USD; NaN if unknown or not answered.
-    predicted_quality, predicted_cost
-        Of the chosen candidate, in [0, 1] and USD.
-    propensity, willingness_to_pay, exploration, waiting_weight
-        Of each decision.
-    explored
-        Whether it differs from the choice without exploration.
-    scores
-        What was expected of each candidate: ``"quality"``, ``"cost"``,
-        ``"uncertainty"`` and ``"waiting_penalty"``, each of shape
-        ``(n_decisions, n_candidates)``; NaN where nothing was logged.
-    eligible
-        Who might have been chosen, ``(n_decisions, n_candidates)``; nobody
-        where scores were not logged.
-    first, last
-        When the first and the last decision were made; ``None`` without any.
-    drifts
-        How many events of kind ``"drift"`` speak of each candidate.
-    unmatched
-        Outcomes and feedback whose decision is not in the window.
-    unreadable
-        Events whose payload has not what it must have.
-    """
-
-    names: tuple[str, ...]
-    chosen: NDArray[np.intp]
-    state: NDArray[np.int8]
-    reward: FloatArray
-    cost: FloatArray
-    predicted_quality: FloatArray
-    predicted_cost: FloatArray
-    propensity: FloatArray
-    willingness_to_pay: FloatArray
-    exploration: FloatArray
-    waiting_weight: FloatArray
-    explored: NDArray[np.bool_]
-    scores: Mapping[str, FloatArray]
-    eligible: NDArray[np.bool_]
-    first: datetime | None
-    last: datetime | None
-    drifts: Mapping[str, int]
-    unmatched: int
-    unreadable: int
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def is_state(self, *states: State) -> NDArray[np.bool_]:
-        """Return which decisions came to one of some ends.
-
-        Parameters
-        ----------
-        *states
-            Of `STATES`.
-        """
-        return np.isin(self.state, [STATES.index(state) for state in states])
-
-    @property
-    def replayable(self) -> NDArray[np.bool_]:
-        """Which decisions another policy can be tried on.
-
-        Those with scores that were answered, or still may be. One that failed
-        was decided again, and is there a second time; one from a cache costs
-        nothing whoever is asked.
-        """
-        rows = np.arange(len(self))
-        is_scored = (
-            self.eligible[rows, self.chosen] if self.names else np.zeros(0, np.bool_)
-        )
-        is_known = (self.propensity > 0.0) & (self.propensity <= 1.0)
-        return is_scored & is_known & self.is_state("open", "answered")
+_MEASURED = ("cost", "latency_seconds", "time_to_first_token_seconds")
+_LATER = ("reward", *_MEASURED)
 
 
 def read_traffic(
@@ -205,12 +116,14 @@ class _Reader:
         self._since, self._until = since, until
         self._names: dict[str, int] = {}
         self._rows: dict[str, int] = {}
-        self._numbers = {name: array("d") for name in (*_NUMBERS, "reward", "cost")}
+        self._numbers = {name: array("d") for name in (*_NUMBERS, *_LATER, "at")}
         self._chosen, self._state = array("q"), bytearray()
         self._explored, self._rank = bytearray(), bytearray()
         self._blocks: dict[tuple[str, ...], _Block] = {}
         self._early: OrderedDict[tuple[str, str], Event] = OrderedDict()
         self._drifts: Counter[str] = Counter()
+        self._alarms: list[Alarm] = []
+        self._domains: list[str | None] = []
         self._first: datetime | None = None
         self._last: datetime | None = None
         self._crowded_out = self._unreadable = 0
@@ -223,7 +136,7 @@ class _Reader:
             elif event.kind in ("outcome", "feedback"):
                 self._join(event)
             elif str(event.kind) == "drift" and self._is_inside(event):
-                self._drifts[str(event.payload.get("candidate", "?"))] += 1
+                self._alarm(event)
         except (AttributeError, LookupError, TypeError, ValueError):
             self._unreadable += 1
 
@@ -240,8 +153,10 @@ class _Reader:
         self._chosen.append(self._place(name))
         for key, number in zip(_NUMBERS, numbers, strict=True):
             self._numbers[key].append(number)
-        self._numbers["reward"].append(np.nan)
-        self._numbers["cost"].append(np.nan)
+        for key in _LATER:
+            self._numbers[key].append(np.nan)
+        self._numbers["at"].append(event.at.timestamp())
+        self._domains.append(_domain(payload))
         self._state.append(STATES.index("open"))
         self._explored.append(payload.get("explored") is True)
         self._rank.append(0)
@@ -291,9 +206,17 @@ class _Reader:
             state = _state(event.payload.get("error"))
             self._state[row] = STATES.index(state)
             if state == "answered":
-                self._numbers["cost"][row] = _number(event.payload.get("cost"))
+                for key in _MEASURED:
+                    self._numbers[key][row] = _number(event.payload.get(key))
         else:
             self._judge(row, event.payload)
+
+    def _alarm(self, event: Event) -> None:
+        others = event.payload.get("also") or []
+        for told in (event.payload, *others):
+            name = str(told.get("candidate", "?"))
+            self._drifts[name] += 1
+            self._alarms.append(Alarm(event.at, name, _words(name, told)))
 
     def _judge(self, row: int, payload: Mapping[str, Any]) -> None:
         reward = float(payload["reward"])
@@ -329,11 +252,34 @@ class _Reader:
             eligible=eligible,
             first=self._first,
             last=self._last,
+            ids=tuple(self._rows),
+            domains=tuple(self._domains),
             drifts=dict(self._drifts),
+            alarms=tuple(self._alarms),
             unmatched=len(self._early) + self._crowded_out,
             unreadable=self._unreadable,
             **numbers,
         )
+
+
+def _domain(payload: Mapping[str, Any]) -> str | None:
+    handed_over = payload.get("handed_over")
+    found = handed_over.get("domain") if isinstance(handed_over, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _words(name: str, told: Mapping[str, Any]) -> str:
+    try:
+        said = DriftEvent(
+            name,
+            told["quantity"],
+            float(told["change"]),
+            int(told["n_observations"]),
+            0,
+        )
+    except (LookupError, TypeError, ValueError):
+        return "it has changed"
+    return str(said).split(": ", 1)[-1]
 
 
 def _number(value: object) -> float:

@@ -128,7 +128,9 @@ def what_if(
     Our choice. A target sees what was logged at the time: predictions, who was
     eligible, and the queues as they were under the policy that was in force. What
     the router would have learned from other choices is not replayed, nor is the
-    head start that a session gave to a candidate.
+    head start that a session gave to a candidate, nor are lots and the draws of
+    Thompson sampling: a target decides without chance unless it has a policy of
+    its own. A bonus of the form ``"leverage"`` is replayed as ``"width"``.
     """
     usable = traffic.replayable
     left_out = _left_out(traffic, usable)

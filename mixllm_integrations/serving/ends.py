@@ -41,12 +41,15 @@ def is_cut_short(metadata: Mapping[str, Any]) -> bool:
     >>> is_cut_short({"finish_reason": "length"}), is_cut_short({})
     (True, False)
     """
+    if not isinstance(metadata, Mapping):
+        return False
     for place in REASONS:
         why = metadata.get(place)
         if isinstance(why, str) and why.lower() in _LIMITS:
             return True
     details = metadata.get("incomplete_details")
-    return isinstance(details, Mapping) and details.get("reason") in _LIMITS
+    why = details.get("reason") if isinstance(details, Mapping) else None
+    return isinstance(why, str) and why in _LIMITS
 
 
 def signals_of(*, is_cut_short: bool, fits: bool) -> tuple[ImplicitSignal, ...]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from traceback import walk_tb
 from types import FrameType
 
+from mixllm_integrations.serving.told import told_tokens
+
 __all__ = [
     "error_chain",
     "is_from_callback",
@@ -129,9 +131,9 @@ def usage_of_error(error: BaseException) -> tuple[int, int] | None:
             getattr(usage, name, None)
             for name in ("prompt_tokens", "completion_tokens")
         ]
-        match counts:
-            case [int(asked), int(answered)] if min(asked, answered) >= 0:
-                return asked, answered
+        asked, answered = map(told_tokens, counts)
+        if asked is not None and answered is not None:
+            return asked, answered
     return None
 
 

@@ -16,7 +16,11 @@ from weakref import WeakValueDictionary
 
 from mixllm_integrations.serving.forking import survive_forks
 from mixllm_integrations.serving.talking import Member, Talk
-from mixllm_integrations.store.live import SharedState, open_shared_state
+from mixllm_integrations.store.live import (
+    SharedState,
+    SharedStateError,
+    open_shared_state,
+)
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
@@ -231,7 +235,9 @@ class Live:
                 _log.warning(
                     "the shared state is away, each worker goes on by what it knows; "
                     "it is said when it is back: %s",
-                    str(error) or type(error).__name__,
+                    # Ours says no password; what others' say, nobody knows.
+                    (isinstance(error, SharedStateError) and str(error))
+                    or type(error).__name__,
                 )
             return False
         if self._failing:

@@ -297,18 +297,22 @@ class SpoolFile:
         return found
 
     def _lines(self, offset: int) -> Iterator[bytes]:
-        rest = b""
+        rest: list[bytes] = []  # a disk that failed may leave a line of megabytes
         while True:
             os.lseek(self._fd, offset, os.SEEK_SET)
             chunk = os.read(self._fd, _CHUNK)
             offset += len(chunk)
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield line + b"\n"
+            first, *more = chunk.split(b"\n")
+            rest.append(first)
+            if more:
+                yield b"".join(rest) + b"\n"
+                *lines, last = more
+                yield from (line + b"\n" for line in lines)
+                rest = [last]
             if not chunk:
                 break
-        if rest:
-            yield rest
+        if torn := b"".join(rest):
+            yield torn
 
 
 def _new(path: Path) -> tuple[Path, int]:

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from mixllm_integrations.core.errors import MixLLMError
 from mixllm_integrations.store import NewEvent
@@ -62,8 +62,11 @@ def parsed(line: bytes) -> tuple[bool, NewEvent | None]:
         if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(body):
             return False, None
         copy, kind, decision_id, at, payload = json.loads(body)
-        found = None if at is None else datetime.fromisoformat(at)
-    except (RecursionError, TypeError, ValueError):
+        found = None if at is None else datetime.fromisoformat(at).astimezone(UTC)
+    except (OverflowError, RecursionError, TypeError, ValueError):
+        return False, None
+    is_sound = isinstance(kind, str) and isinstance(payload, dict)
+    if not (is_sound and isinstance(decision_id, str)):
         return False, None
     return bool(copy), NewEvent(kind, decision_id, payload, found)
 

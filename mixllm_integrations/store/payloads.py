@@ -40,7 +40,12 @@ def plain(payload: Mapping[str, Any], kind: str) -> dict[str, Any]:
             f"the payload of a {kind!r} event must be a mapping, not a "
             f"{type(payload).__name__}"
         )
-    return {str(key): _finite(item, kind) for key, item in payload.items()}
+    try:
+        return {str(key): _finite(item, kind) for key, item in payload.items()}
+    except RecursionError:
+        raise ConfigurationError(
+            f"the payload of a {kind!r} event is nested too deeply, or holds itself"
+        ) from None
 
 
 def _finite(value: Any, kind: str) -> Any:  # noqa: ANN401

@@ -60,6 +60,11 @@ def _row(event: NewEvent) -> dict[str, Any]:
             f"the name of a {kind} may have {DETAIL_LENGTH} characters, "
             f"not {len(detail)}"
         )
+    if not (_is_storable(decision_id) and _is_storable(detail)):
+        raise ConfigurationError(
+            f"the id or a name of a {kind} holds NUL or half a character, which no "
+            "database takes"
+        )
     return {
         "kind": kind,
         "decision_id": decision_id,
@@ -67,6 +72,15 @@ def _row(event: NewEvent) -> dict[str, Any]:
         "at": datetime.now(UTC) if event.at is None else _in_utc(event.at),
         "payload": payload,
     }
+
+
+def _is_storable(name: str) -> bool:
+    """Tell whether a column can hold a text: no NUL, and no half of a character."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
 
 
 def events_query(dialect: Dialect) -> Select[Any]:

@@ -2,7 +2,7 @@
 
 import threading
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, column, inspect, select, table, text
 
 from mixllm_integrations.core.errors import ConfigurationError
 
@@ -74,7 +74,8 @@ def _refused_if_newer(found: str | None, shown: str) -> str | None:
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    found = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+    versions = table(VERSION_TABLE, column("version_num"))
+    found = connection.scalar(select(versions.c.version_num))
     return None if found is None else str(found)
 
 

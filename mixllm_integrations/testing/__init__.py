@@ -25,7 +25,15 @@ __all__ = ["ManualClock", "ScriptedCall", "ScriptedChatModel", "ScriptedLLM"]
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    try:
+        value = getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "llama_index":
+            raise
+        raise ImportError(
+            f"{name} needs llama-index-core: "
+            'pip install "mixllm-integrations[llama-index]"'
+        ) from error
     globals()[name] = value
     return value
 

@@ -27,6 +27,11 @@ class DelayedBar:
         How long to wait before it appears.
     console
         Where to draw; ``None``: standard error.
+
+    Attributes
+    ----------
+    label
+        What is going on; may be set, and shows with the next step.
     """
 
     def __init__(
@@ -56,7 +61,9 @@ class DelayedBar:
         if self._bar is None and due:
             self._show()
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self.done)
+            self._bar.update(
+                self._bar.task_ids[0], completed=self.done, description=self.label
+            )
 
     def __enter__(self) -> Self:
         return self

@@ -97,8 +97,8 @@ class TagCache:
             query = f"SELECT digest, tags FROM tags WHERE digest IN ({marks})"  # noqa: S608
             try:
                 rows = self._database.execute(query, list(some)).fetchall()
-                known.update((some[d], tuple(json.loads(tags))) for d, tags in rows)
-            except (sqlite3.Error, ValueError) as error:
+                known.update((some[d], _tags(written)) for d, written in rows)
+            except (sqlite3.Error, RecursionError, TypeError, ValueError) as error:
                 raise self._broken(error) from error
         return known
 
@@ -148,3 +148,10 @@ class TagCache:
             f"the tag cache {str(self._file)!r} cannot be used ({error}); if it is "
             "damaged, delete it and the queries are asked anew"
         )
+
+
+def _tags(written: str) -> tuple[str, ...]:
+    found = json.loads(written)
+    if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
+        raise ValueError("what is kept of a text is no list of tags")
+    return tuple(found)

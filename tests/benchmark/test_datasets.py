@@ -255,9 +255,9 @@ output_cost_per_million_tokens = 1
     ("text", "message"),
     [
         ("candidates = 3", "no list named 'candidates'"),
-        ("[[candidates]]\nname = 'a'", "candidate 1: .*input_cost"),
-        ("[[candidates]\n", "cannot be read as .toml"),
-        (NEGATIVE, "candidate 1: .*not -1"),
+        ("[[candidates]]\nname = 'a'", r"line 1: candidates\[0\] .*input_cost"),
+        ("[[candidates]\n", "line 1: cannot be read as TOML"),
+        (NEGATIVE, r"line 4: candidates\[0\].input_cost\S+ .*not -1"),
     ],
 )
 def test_a_bad_file_of_candidates_is_an_error(tmp_path, text, message):

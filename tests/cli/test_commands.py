@@ -99,6 +99,33 @@ def test_an_unexpected_error_is_not_hidden(monkeypatch) -> None:
         main()
 
 
+def test_a_file_that_cannot_be_used_is_one_line(monkeypatch, capsys) -> None:
+    def fail() -> None:
+        raise PermissionError(13, "Permission denied", "/etc/report.html")
+
+    monkeypatch.setattr("mixllm_integrations.cli.app", fail)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    told = "error: /etc/report.html: Permission denied; pass another path\n"
+    assert capsys.readouterr().err == told
+
+
+def test_another_failure_of_the_system_is_not_hidden(monkeypatch) -> None:
+    def fail() -> None:
+        raise ConnectionResetError(104, "reset")
+
+    monkeypatch.setattr("mixllm_integrations.cli.app", fail)
+    with pytest.raises(ConnectionResetError):
+        main()
+
+
+def test_help_of_the_demo_has_examples(mixllm) -> None:
+    shown = mixllm("demo", "--help").stdout
+    assert "mixllm demo -w 0.001 -n 5" in shown
+    assert "Exit codes: 0" in shown
+
+
 def test_an_error_is_red_on_a_terminal(monkeypatch, capsys) -> None:
     def fail() -> None:
         raise ConfigurationError("price of [bold]x[/bold] is unknown: pass it")

@@ -8,6 +8,9 @@ import pytest
 
 from mixllm_integrations.core import learning
 from mixllm_integrations.core.errors import NoCandidateError
+from mixllm_integrations.core.memory import Memory
+from mixllm_integrations.core.reading import read
+from mixllm_integrations.core.replay import Replay
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate, Outcome
 
@@ -259,6 +262,59 @@ def test_a_decision_is_made_by_the_old_heads_or_the_new_ones_never_by_both(few, 
     is_new = [same(after, one) for one in seen]
     assert is_new == sorted(is_new)  # first the old ones, then the new ones
     assert all(same(seen[0], one) for one in seen if not same(after, one))
+
+
+@pytest.mark.parametrize("stage", ["table", "quality_at", "frozen", "refitted"])
+def test_no_stage_of_a_refit_that_takes_long_holds_up_a_decision(
+    few, fitted, monkeypatch, stage
+):
+    router, seen = fitted(), []
+    teach(router, few.queries[:20])
+
+    def free(real):
+        def watched(*args, **given):
+            asked = threading.Thread(target=router.predict, args=(QUERIES,))
+            asked.start()
+            asked.join(LONG)
+            seen.append(not asked.is_alive())
+            return real(*args, **given)
+
+        return watched
+
+    if stage == "table":
+        monkeypatch.setattr(Replay, "table", free(Replay.table))
+    elif stage == "frozen":
+        real = Memory.frozen_corrections
+        monkeypatch.setattr(
+            Memory, "frozen_corrections", lambda *args: free(real(*args))
+        )
+    elif stage == "refitted":
+        monkeypatch.setattr(learning, "refitted", free(learning.refitted))
+    else:
+        decider = router._decider
+        monkeypatch.setattr(decider, stage, free(decider.quality_at))
+    assert router.refit() is True
+    assert seen == [True]
+
+
+def test_what_is_frozen_for_a_refit_is_what_was_known_then(few, clock):
+    router = Router(few.candidates, clock=clock, binary_feedback="policy_gradient")
+    router.fit(few.records())
+    teach(router, few.queries[:20], "lawyer", reward=0.0)
+    for query in few.queries[:20]:
+        decision = router.route(query, among=["calculator"])
+        router.record_feedback(decision.id, 1, kind="binary")
+    learned, names = router._experience, ["lawyer", "calculator"]
+    learned.levels["lawyer"] = -0.25
+    contexts = router._knowledge.context.contexts(read(QUERIES, router.encoder))
+    wanted = learned.corrections(contexts, names), learned.scores(contexts, names)
+    frozen = learned.frozen_corrections(names)
+    learned.levels["lawyer"] = 0.0
+    teach(router, few.queries[20:40], "lawyer", reward=1.0)
+    for found, then in zip(frozen(contexts), wanted, strict=True):
+        np.testing.assert_allclose(found, then, rtol=1e-12)
+    assert wanted[1].any()
+    assert not np.allclose(learned.corrections(contexts, names), wanted[0])
 
 
 def test_a_name_that_changes_during_a_refit_keeps_its_head(few, fitted, gate):

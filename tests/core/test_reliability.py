@@ -29,6 +29,13 @@ def feedback(rng, truth, *, flipped=0.0, picky=False):
         yield float(good != (rng.random() < flipped))
 
 
+def satisfied(thumbs, source, predicted):
+    """Return how probably a source is satisfied, by what was learned of it."""
+    found = thumbs.maps()[source]
+    at = found.level + found.slope * logit(min(max(predicted, 0.02), 0.98))
+    return 1 / (1 + math.exp(-at))
+
+
 def level(pieces):
     return float(
         np.average([e.residual for e in pieces], weights=[e.weight for e in pieces])
@@ -86,7 +93,7 @@ def test_evidence_under_a_known_map_is_that_worked_out_by_hand():
         pytest.approx(-0.25),
         pytest.approx(0.32),
     )
-    assert thumbs.expected("thumbs", predicted=0.5) == pytest.approx(0.2)
+    assert satisfied(thumbs, "thumbs", 0.5) == pytest.approx(0.2)
 
 
 def test_the_first_step_is_that_of_newton_worked_out_by_hand():
@@ -101,7 +108,9 @@ def test_the_first_step_is_that_of_newton_worked_out_by_hand():
 @settings(deadline=None, max_examples=60)
 @given(
     predicted=st.floats(0, 1),
-    rewards=st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=40),
+    rewards=st.lists(
+        st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40
+    ),
 )
 def test_evidence_is_bounded_and_fair_after_any_history(predicted, rewards):
     thumbs = Reliability()
@@ -115,9 +124,45 @@ def test_evidence_is_bounded_and_fair_after_any_history(predicted, rewards):
         assert one.weight > 0.0
         assert one.weight * abs(one.residual) <= 2.0 + 1e-9
     # What is expected pulls neither way, however residuals and scores were cut.
-    p = thumbs.expected("thumbs", predicted=predicted)
+    p = satisfied(thumbs, "thumbs", predicted)
     pull = p * up.weight * up.residual + (1 - p) * down.weight * down.residual
     assert pull == pytest.approx(0.0, abs=1e-9)
+
+
+# --- what of it may move a candidate ---------------------------------------------
+
+
+def test_the_share_of_a_second_thumb_is_that_worked_out_by_hand():
+    # After one at q = 1/2 the level has the precision 4/9 + 1/4 = 25/36, and that
+    # candidate's information is 1/4: (1 + 36/25·1/4)⁻² = (1/1.36)². At q = 0.8 the
+    # slope's variance counts, too: 36/25 + 0.09·(ln 4)² for 36/25.
+    thumbs = Reliability()
+    assert thumbs.share("thumbs", candidate="a", predicted=0.5) == 1.0
+    thumbs.learn("thumbs", candidate="a", predicted=0.5, reward=1)
+    share = thumbs.share("thumbs", candidate="a", predicted=0.5)
+    assert share == pytest.approx(1.36**-2)
+    share = thumbs.share("thumbs", candidate="a", predicted=0.8)
+    variance = 36 / 25 + 0.09 * math.log(4) ** 2
+    assert share == pytest.approx((1 + variance / 4) ** -2)
+    # Of somebody else, and by somebody else, nothing was said yet.
+    assert thumbs.share("thumbs", candidate="b", predicted=0.5) == 1.0
+    assert thumbs.share("survey", candidate="a", predicted=0.5) == 1.0
+
+
+def test_the_more_a_source_has_said_of_one_the_less_more_of_it_says():
+    thumbs, shares = Reliability(), []
+    for i in range(400):
+        shares.append(thumbs.share("thumbs", candidate="a", predicted=0.7))
+        thumbs.learn("thumbs", candidate="a", predicted=0.7, reward=i % 2)
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] == 0.25  # what depends on the query is learned all the same
+    # Others speak for the map: then the same thumbs say more of that candidate.
+    well = Reliability()
+    for i in range(400):
+        for name in "abcdefgh":
+            well.learn("thumbs", candidate=name, predicted=0.7, reward=i % 2)
+    told = well.share("thumbs", candidate="a", predicted=0.7)
+    assert told > shares[-1]
 
 
 @pytest.mark.parametrize("predicted", [math.nan, -0.1, 1.1, "0.5"])
@@ -126,6 +171,8 @@ def test_a_quality_out_of_bounds_is_refused(predicted):
         Reliability().evidence("thumbs", predicted=predicted, reward=1)
     with pytest.raises(ConfigurationError, match="predicted quality"):
         Reliability().learn("thumbs", candidate="a", predicted=predicted, reward=1)
+    with pytest.raises(ConfigurationError, match="predicted quality"):
+        Reliability().share("thumbs", candidate="a", predicted=predicted)
 
 
 @pytest.mark.parametrize("reward", [0.5, -1, 2, math.nan])
@@ -233,7 +280,10 @@ def test_sources_are_learned_apart_and_the_unnamed_share_one():
     maps = thumbs.maps()
     assert maps["thumbs"].level < -1.0
     assert maps["unnamed"].level > 0.5
-    assert thumbs.expected("survey", predicted=0.7) == pytest.approx(0.7)
+    # Nobody has heard of a survey: it is taken at face value, 1 - 0.7.
+    assert thumbs.evidence("survey", predicted=0.7, reward=1).residual == (
+        pytest.approx(0.3)
+    )
 
 
 def test_no_more_than_256_sources_have_a_map_of_their_own():
@@ -242,7 +292,12 @@ def test_no_more_than_256_sources_have_a_map_of_their_own():
         users.learn(f"user {i}", candidate="a", predicted=0.6, reward=0)
     assert len(users.maps()) == 257
     assert users.maps()["others"].count == 400 - 256
-    assert users.expected("user 399", predicted=0.6) < 0.3  # as all the late ones
+    late, others = (
+        users.evidence(source, predicted=0.6, reward=1)
+        for source in ("user 399", "others")
+    )
+    assert late == others
+    assert satisfied(users, "others", 0.6) < 0.3
 
 
 # --- names and state -------------------------------------------------------------

@@ -88,12 +88,28 @@ def test_what_an_answer_was_is_what_was_expected_and_the_surprise():
     assert found.weights.tolist() == [0.5]
 
 
-def test_the_recent_ones_are_those_of_one_candidate_oldest_first():
-    replay = noted(*"abaab")
-    assert which(replay.recent("a", 2)) == [("a", 2), ("a", 3)]
-    assert which(replay.recent("a", 9)) == [("a", 0), ("a", 2), ("a", 3)]
-    assert which(replay.recent("a", 0)) == []
-    assert which(replay.recent("nobody", 3)) == []
+def test_a_copy_knows_what_was_known_whatever_is_observed_later():
+    replay = labelled()
+    for index, name in enumerate("abca"):
+        note(replay, name, index)
+    copied, names = replay.copied(), ["a", "b", "c"]
+    before = copied.table(names)
+    note(replay, "a", 9)
+    note(replay, "d", 10)
+    replay.forget("a")  # labels and observations, in place
+    replay.discard("b")
+    after = copied.table(names)
+    assert (copied.mark, len(copied), after.mark) == (4, 4, 4)
+    assert np.array_equal(before.quality, after.quality, equal_nan=True)
+    assert np.array_equal(before.contexts, after.contexts)
+    assert which(copied.since(0)) == [("a", 0), ("b", 1), ("c", 2), ("a", 3)]
+
+
+def test_a_copy_of_a_full_ring_is_not_overwritten():
+    replay = noted(*"abcd", capacity=4)
+    copied = replay.copied()
+    note(replay, "e", 4)  # where the first one was
+    assert which(copied.since(0)) == [("a", 0), ("b", 1), ("c", 2), ("d", 3)]
 
 
 # --- the table ----------------------------------------------------------------
@@ -162,7 +178,8 @@ def test_whoever_is_discarded_is_forgotten_and_may_come_back():
     assert np.isnan(replay.table(["a", "b"]).quality[:, 0]).all()
     assert replay.labels("b") == 3
     note(replay, "a", 5)
-    assert which(replay.recent("a", 9)) == [("a", 5)]
+    assert which(replay.since(0))[-1] == ("a", 5)
+    assert replay.labels("a") == 1
     assert replay.mark == 3  # what was observed was observed
 
 
@@ -176,8 +193,7 @@ def test_another_name_has_all_that_the_old_one_had():
     assert np.array_equal(before.contexts, after.contexts)
     assert replay.labels("a") == 0
     note(replay, "a", 4)  # another one of that name
-    assert which(replay.recent("a", 9)) == [("a", 4)]
-    assert which(replay.recent("c", 9)) == [("c", 3)]
+    assert which(replay.since(0)) == [("c", 3), ("a", 4)]
 
 
 def test_whoever_had_the_new_name_is_forgotten():

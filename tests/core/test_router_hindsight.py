@@ -68,3 +68,46 @@ def test_a_bill_grows_no_more_than_its_answers_when_they_get_longer():
     assert [e.quantity for e in router.drifts] == ["output_tokens"]
     cost = router.route(QUERIES[0], input_tokens=10_000).scores["a"].cost
     assert cost == pytest.approx(0.0106, rel=0.05)
+
+
+def test_ever_more_thumbs_of_one_candidate_say_less_of_it_but_an_alarm_hears_all(
+    monkeypatch,
+):
+    router, rng = fitted(), np.random.default_rng(2)
+    watch, heard = router._experience.drift, []
+    real = watch.observe_quality
+
+    def spied(name, *, surprise, variance):
+        heard.append(surprise)
+        return real(name, surprise=surprise, variance=variance)
+
+    monkeypatch.setattr(watch, "observe_quality", spied)
+    for step in range(400):
+        decision = router.route(QUERIES[step % 60], among=["a"], charge_load=False)
+        router.record_feedback(decision.id, float(rng.random() < 0.8), kind="binary")
+    said = router._experience.replay.since(0)
+    assert said.weights[300:].max() < 0.5 * said.weights[0]
+    # What would have moved the head by less than half is a whole surprise to it.
+    assert np.abs(heard[300:]).mean() == pytest.approx(
+        np.abs(heard[:100]).mean(), rel=0.3
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "logged"), [("width", 0.5), ("leverage", 0.5), ("thompson", 0.0)]
+)
+def test_a_log_has_a_weight_of_the_uncertainty_only_where_it_was_added(form, logged):
+    # Whoever replays a log adds it again: for draws there is nothing to add.
+    router = fitted(exploration=0.5, exploration_form=form)
+    assert router.route(QUERIES[0]).exploration == logged
+
+
+def test_an_update_that_would_break_a_matrix_is_counted_and_changes_nothing():
+    router = fitted()
+    assert router.refused_updates == 0
+    before, learned = quality(router, "a"), router._experience
+    huge = np.full(learned.residuals.dimension, 1e200)
+    assert learned.residuals.update("a", huge, 0.5) is False
+    assert learned.designs.observe("a", huge) is False
+    assert router.refused_updates == 2
+    assert quality(router, "a") == before

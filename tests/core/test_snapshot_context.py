@@ -175,7 +175,8 @@ def test_an_array_that_is_not_finite_is_refused_by_name(saved, name, junk):
         ("scorer.column_of", -1, "scorer.column_of points to columns"),
         ("scorer.column_of", 2**30, "scorer.column_of points to columns"),
         ("scorer.idf", -1.0, "scorer.idf holds what is no document frequency"),
-        ("scorer.idf", 1e30, "scorer.idf holds what is no document frequency"),
+        ("scorer.idf", 1e6, "scorer.idf holds what is no document frequency"),
+        ("scorer.idf", 1e30, "scorer.idf holds what no fit gives"),
     ],
 )
 def test_a_number_that_cannot_be_is_refused_by_name(saved, name, junk, said):

@@ -44,3 +44,15 @@ def test_an_answer_out_of_a_cache_and_a_call_given_up_are_no_errors(book):
 def test_who_only_might_have_answered_is_left_out(book):
     book.decide("a", "small")
     assert [c.name for c in overview(read_traffic(book)).candidates] == ["small"]
+
+
+def test_it_is_a_table_in_a_notebook_whose_names_are_text(book):
+    book.decide("d0", "<b>", predicted_quality=None)
+    book.decide("d1", "small")
+    book.judge("d1", 1.0)
+    page = overview(read_traffic(book))._repr_html_()
+    assert "2 decisions 2026-07-01 00:00 to 2026-07-01 00:01" in page
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "1.000 (1)" in page
+    assert ">–<" in page

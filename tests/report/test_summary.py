@@ -72,3 +72,16 @@ def test_a_cached_answer_and_a_call_given_up_are_no_errors(store):
     totals = summarise(store.events()).candidates["small"]
     assert (totals.answers, totals.cached, totals.abandoned) == (1, 1, 1)
     assert (totals.errors, totals.cost) == (0, 0.0)
+
+
+def test_a_summary_is_a_table_in_a_notebook_whose_names_are_text(book):
+    for place in range(3):
+        book.decide(f"d{place}", "<b>")
+        book.answer(f"d{place}", cost=0.5)
+    book.judge("d0", 1.0)
+    page = summarise(book.events_written)._repr_html_()
+    assert "3 decisions, 1.5 USD" in page
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    book.decide("e", "silent")
+    assert ">–<" in summarise(book.events_written)._repr_html_()

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixllm_integrations.core.errors import BudgetExceededError, UnknownDecisionError
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.serving import CallOptions, Dispatcher
@@ -137,6 +138,42 @@ def test_a_decision_is_forgotten_after_its_time_however_the_clock_went(
         set_clock(jump)
     clock.advance(40 * HOURS + 60 * ledger._max_age)
     assert len(ledger) == 0
+
+
+@JUMPS
+def test_money_comes_back_with_the_next_period_and_no_sooner(jump, clock):
+    clock.now = 10 * HOURS
+    candidates = [Candidate("a", 1.0, 2.0), Candidate("b", 1.0, 2.0)]
+    router = Router(
+        candidates, clock=clock, when_spent="stop", spending_period_seconds=2 * HOURS
+    )
+    dispatcher = Dispatcher(router, clock=clock)
+    call = dispatcher.begin("q")
+    router.spending_budget = budget = 1.5 * call.decision.prediction.cost
+    call.succeed(input_tokens=10, output_tokens=10, cost=budget)
+    with pytest.raises(BudgetExceededError):
+        dispatcher.begin("q")
+    clock.now += jump
+    with pytest.raises(BudgetExceededError):
+        dispatcher.begin("q")
+    clock.advance(2 * HOURS + 1.0)
+    dispatcher.begin("q").abandon()
+
+
+@JUMPS
+def test_feedback_is_taken_until_its_time_is_up(jump, router, clock):
+    """A clock that is set back gives that much more time, and no more than that."""
+    dispatcher = Dispatcher(router, clock=clock)
+    ids = []
+    for _ in range(2):
+        call = dispatcher.begin("q")
+        call.succeed(input_tokens=1, output_tokens=1)
+        ids.append(call.decision.id)
+    clock.now += jump
+    assert dispatcher.record_feedback(ids[0], 1.0)
+    clock.advance(router._ledger._max_age + max(-jump, 0.0) + 1.0)
+    with pytest.raises(UnknownDecisionError):
+        dispatcher.record_feedback(ids[1], 1.0)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=30))

@@ -41,6 +41,15 @@ from mixllm_integrations.llama_index import (
     MixLLMEmbedding,
     RoutingRule,
 )
+from mixllm_integrations.training import (
+    Adaptive,
+    Collection,
+    Labelling,
+    PromptItem,
+    acollect,
+    collect,
+    read_prompts,
+)
 
 __all__: list[str] = []
 
@@ -172,3 +181,22 @@ async def converse(cheap: LLM, strong: LLM, router: Router) -> ChatResponse:
     llm.add_candidate(cheap)
     llm.rename_candidate("strong", "stronger")
     return answer
+
+
+def configured(file: Path) -> MixLLMChatModel:
+    assert_type(ChatMixLLM.from_config("candidates.toml"), MixLLMChatModel)
+    return MixLLMChatModel.from_config(file, temperature=0.2, store=None)
+
+
+def grade(item: PromptItem, answer: str) -> float:
+    return float(answer == item.reference)
+
+
+async def label(pool: list[CandidateModel], out: Path) -> Sequence[RoutingRecord]:
+    log = read_prompts("log.jsonl")
+    found = collect(log.items, pool, out, scorer=grade, judge=pool[0])
+    assert_type(found, Collection)
+    assert_type(await acollect("log.jsonl", "candidates.toml", out), Collection)
+    with Labelling(["Why?"], pool, out, adaptive=Adaptive(half_width=0.1)) as run:
+        print(run.estimate().cost)
+        return [*run.collect().records, *log.records]

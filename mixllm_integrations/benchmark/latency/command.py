@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mixllm_integrations.benchmark.datasets import load_candidates, load_table
 from mixllm_integrations.benchmark.options import (
@@ -17,6 +16,7 @@ from mixllm_integrations.benchmark.options import (
     write_json,
 )
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.plots.console import PlainConsole
 
 __all__ = ["latency"]
 
@@ -103,8 +103,8 @@ def latency(
         on_step=say,
         on_run=show,
     )
-    console = Console()
-    print_latency(found, console if console.is_terminal else Console(width=_WIDTH))
+    console = PlainConsole()
+    print_latency(found, console if console.is_terminal else PlainConsole(width=_WIDTH))
     if json_file is not None:
         write_json(json_file, found.to_json())
     if plot is not None:

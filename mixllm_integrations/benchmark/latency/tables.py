@@ -65,7 +65,7 @@ def print_latency(result: LatencyResult, console: Console) -> None:
     """
     usual = result.usual
     console.print(
-        f"[bold]{result.data}[/]: {result.n_queries:,} queries, a fifth of them come; "
+        f"{result.data}: {result.n_queries:,} queries, a fifth of them come; "
         f"{len(result.candidates)} candidates, {len(result.seeds)} seeds. One point of "
         f"quality is worth {result.willingness_to_pay:g} USD "
         f"({result.willingness_rule}). Quality and cost are relative to the strongest "

@@ -236,7 +236,7 @@ class _Outage(threading.Thread):
         return {
             "asked_while_down": asked,
             "down_seconds": self._down_seconds,
-            "answered_again_after_seconds": min(again, default=math.nan),
+            "answered_again_after_seconds": min(again, default=None),
         }
 
 
@@ -251,11 +251,13 @@ def _of_answers(
         failovers += len(before)
         ids += [one.record["decision_id"], *(each["decision_id"] for each in before)]
     logged = {event.decision_id for event in events if event.kind == "outcome"}
-    seconds = [one.seconds for one in answered] or [math.nan]
+    seconds = [one.seconds for one in answered]
     return {
         "answered": len(answered),
         "failovers": failovers,
-        "latency_seconds": tuple(np.quantile(seconds, _QUANTILES).tolist()),
+        "latency_seconds": (
+            tuple(np.quantile(seconds, _QUANTILES).tolist()) if seconds else None
+        ),
         "answers_by_candidate": dict(
             Counter(one.record["candidate"] for one in answered)
         ),

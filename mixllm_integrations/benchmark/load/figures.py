@@ -26,7 +26,7 @@ class ChaosFigures:
     failovers
         Failed attempts before an answer.
     latency_seconds
-        Of answered calls: the quantiles 0.5, 0.95, 0.99 and 1.
+        Of answered calls: the quantiles 0.5, 0.95, 0.99 and 1; ``None`` without any.
     answers_by_candidate
         Who answered how often.
     asked_while_down
@@ -34,7 +34,7 @@ class ChaosFigures:
     down_seconds
         For how long it did.
     answered_again_after_seconds
-        How long after its return it answered again; NaN: never.
+        How long after its return it answered again; ``None``: never.
     books
         What the event log adds up to.
     unlogged
@@ -59,11 +59,11 @@ class ChaosFigures:
     broken_streams: int
     lost: dict[str, int]
     failovers: int
-    latency_seconds: tuple[float, float, float, float]
+    latency_seconds: tuple[float, float, float, float] | None
     answers_by_candidate: dict[str, int]
     asked_while_down: int
     down_seconds: float
-    answered_again_after_seconds: float
+    answered_again_after_seconds: float | None
     books: Books
     unlogged: int
     answers_cost: float

@@ -17,6 +17,7 @@ from mixllm_integrations.benchmark.options import (
 )
 from mixllm_integrations.benchmark.table import BenchmarkTable
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.plots.console import PlainConsole
 
 __all__ = ["online"]
 
@@ -153,8 +154,8 @@ def online(
 
 def _console() -> Console:
     """Return a console that is wide where nobody looks on: in a file, in a log."""
-    found = Console()
-    return found if found.is_terminal else Console(width=_WIDTH)
+    found = PlainConsole()
+    return found if found.is_terminal else PlainConsole(width=_WIDTH)
 
 
 def _with_newcomer(file: Path, pool: str) -> tuple[BenchmarkTable, tuple[str, ...]]:

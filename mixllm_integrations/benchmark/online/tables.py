@@ -61,7 +61,7 @@ def print_online(result: OnlineResult, console: Console) -> None:
         Where to.
     """
     console.print(
-        f"[bold]{result.data}[/]: {result.n_queries:,} queries, "
+        f"{result.data}: {result.n_queries:,} queries, "
         f"{len(result.candidates)} candidates, newcomer {result.newcomer}, "
         f"{len(result.seeds)} seeds. One point of quality is worth "
         f"{result.willingness_to_pay:g} USD ({result.willingness_rule}). The reward "

@@ -20,6 +20,7 @@ __all__ = [
     "PredictorKind",
     "column_means",
     "impute",
+    "label_groups",
 ]
 
 PredictorKind = Literal["ridge", "forest", "knn", "mlp", "ensemble"]
@@ -123,3 +124,21 @@ def impute(targets: FloatArray) -> FloatArray:
     above = np.where(labelled, targets - means, 0.0)
     effect = above.sum(axis=1) / (labelled.sum(axis=1) + 1.0)
     return np.where(labelled, targets, means + effect[:, None])
+
+
+def label_groups(targets: FloatArray) -> list[NDArray[np.intp]]:
+    """Return the columns of candidates that were labelled on the same queries.
+
+    Parameters
+    ----------
+    targets
+        Shape ``(n, n_candidates)``, NaN where unlabelled.
+
+    Examples
+    --------
+    >>> y = np.array([[1.0, np.nan, 0.0], [0.0, 1.0, 1.0]])
+    >>> [group.tolist() for group in label_groups(y)]
+    [[1], [0, 2]]
+    """
+    masks, group = np.unique(np.isfinite(targets), axis=1, return_inverse=True)
+    return [np.flatnonzero(group.ravel() == i) for i in range(masks.shape[1])]

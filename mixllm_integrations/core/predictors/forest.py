@@ -5,13 +5,13 @@ per step in one vectorised pass, so a decision costs no Python call per tree
 and none per candidate.
 """
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixllm_integrations.core.parallel import n_jobs, quietly
 from mixllm_integrations.core.predictors.base import (
     Arrays,
     PredictorKind,
@@ -101,10 +101,10 @@ class ForestPredictor:
             max_depth=_DEPTH,
             min_samples_leaf=_LEAF,
             max_features=_FEATURES,
-            n_jobs=-1 if len(contexts) >= _WORTH_THREADS else 1,
+            n_jobs=n_jobs(-1) if len(contexts) >= _WORTH_THREADS else 1,
             random_state=seed,
         )
-        with warnings.catch_warnings():  # its threads may leave the filters empty
+        with quietly():  # its threads may leave the filters empty
             grown.fit(
                 contexts.astype(np.float32),
                 labels if labels.shape[1] > 1 else labels[:, 0],

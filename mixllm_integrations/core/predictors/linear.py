@@ -6,7 +6,12 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.predictors.base import Arrays, PredictorKind
+from mixllm_integrations.core.parallel import map_apart
+from mixllm_integrations.core.predictors.base import (
+    Arrays,
+    PredictorKind,
+    label_groups,
+)
 from mixllm_integrations.core.types import FloatArray
 
 __all__ = ["RidgePredictor"]
@@ -49,13 +54,11 @@ class RidgePredictor:
         seed
             Not used: nothing is drawn.
         """
-        labelled = np.isfinite(targets)
         coefficients = np.zeros((contexts.shape[1], targets.shape[1]))
         intercepts = np.zeros(targets.shape[1])
-        masks, group = np.unique(labelled, axis=1, return_inverse=True)
-        for index, mask in enumerate(masks.T):
-            columns = np.flatnonzero(group.ravel() == index)
-            slopes, constants = _solve(contexts[mask], targets[mask][:, columns])
+        groups = label_groups(targets)
+        solved = map_apart(_solve, [(contexts, targets, c) for c in groups])
+        for columns, (slopes, constants) in zip(groups, solved, strict=True):
             coefficients[:, columns], intercepts[columns] = slopes, constants
         return cls(coefficients, intercepts)
 
@@ -101,8 +104,12 @@ class RidgePredictor:
         )
 
 
-def _solve(contexts: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return slopes and intercepts of complete targets."""
+def _solve(
+    contexts: FloatArray, targets: FloatArray, columns: NDArray[np.intp]
+) -> tuple[FloatArray, FloatArray]:
+    """Return slopes and intercepts of columns that were labelled together."""
+    labelled = np.isfinite(targets[:, columns[0]])
+    contexts, targets = contexts[labelled], targets[labelled][:, columns]
     n = len(contexts)
     centre, means = contexts.mean(axis=0), targets.mean(axis=0)
     x, y = contexts - centre, targets - means

@@ -1,14 +1,18 @@
 """A small neural network: one hidden layer, all candidates at its output."""
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixllm_integrations.core.predictors.base import Arrays, PredictorKind
+from mixllm_integrations.core.parallel import map_apart, quietly
+from mixllm_integrations.core.predictors.base import (
+    Arrays,
+    PredictorKind,
+    label_groups,
+)
 from mixllm_integrations.core.types import FloatArray
 
 __all__ = ["MlpPredictor"]
@@ -53,16 +57,16 @@ class MlpPredictor:
         seed
             Of the initial weights and the batches.
         """
-        masks, group = np.unique(np.isfinite(targets), axis=1, return_inverse=True)
-        n_units = _HIDDEN * masks.shape[1]
+        groups = label_groups(targets)
+        n_units = _HIDDEN * len(groups)
         hidden = np.zeros((contexts.shape[1], n_units), dtype=np.float32)
         hidden_bias = np.zeros(n_units, dtype=np.float32)
         output = np.zeros((n_units, targets.shape[1]), dtype=np.float32)
         output_bias = np.zeros(targets.shape[1], dtype=np.float32)
-        for index, mask in enumerate(masks.T):
-            columns = np.flatnonzero(group.ravel() == index)
+        given = [(contexts, targets, columns, seed) for columns in groups]
+        for index, trained in enumerate(map_apart(_train, given)):
+            columns = groups[index]
             units = slice(index * _HIDDEN, (index + 1) * _HIDDEN)
-            trained = _train(contexts[mask], targets[mask][:, columns], seed=seed)
             hidden[:, units], hidden_bias[units] = trained[:2]
             output[units, columns], output_bias[columns] = trained[2:]
         return cls(hidden, hidden_bias, output, output_bias)
@@ -117,12 +121,13 @@ class MlpPredictor:
 
 
 def _train(
-    contexts: FloatArray, targets: FloatArray, *, seed: int
+    contexts: FloatArray, targets: FloatArray, columns: NDArray[np.intp], seed: int
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    from sklearn.exceptions import ConvergenceWarning
+    """Return both layers for columns that were labelled together."""
     from sklearn.neural_network import MLPRegressor
-    from threadpoolctl import threadpool_limits
 
+    labelled = np.isfinite(targets[:, columns[0]])
+    contexts, targets = contexts[labelled], targets[labelled][:, columns]
     centre = contexts.mean(axis=0)  # not scaled: the blocks of a context are weighed
     mean, scale = targets.mean(axis=0), targets.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 0.0)  # constant labels: say the constant
@@ -139,8 +144,7 @@ def _train(
         max_iter=_EPOCHS,
         random_state=seed,
     )
-    with warnings.catch_warnings(), threadpool_limits(1):  # the batches are small
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quietly():
         labels = (targets - mean) / np.where(scale > 0, scale, 1.0)
         given = contexts - centre
         network.fit(given, labels if labels.shape[1] > 1 else labels[:, 0])

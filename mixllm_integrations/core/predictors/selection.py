@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.ngrams import fold_of_rows
+from mixllm_integrations.core.parallel import map_apart
 from mixllm_integrations.core.predictors.base import (
     PREDICTOR_KINDS,
     Predictor,
     PredictorKind,
     column_means,
+    label_groups,
 )
 from mixllm_integrations.core.predictors.ensemble import (
     MEMBERS,
@@ -43,6 +45,7 @@ KINDS: dict[PredictorKind, type[Predictor]] = {
     "ensemble": EnsemblePredictor,
 }
 _FOLDS, _SUBSAMPLE = 3, 3_000
+_BY_GROUP = ("ridge", "mlp")  # learn nothing of candidates with other queries
 _STANDARD_ERRORS = 3.0
 _ENOUGH_FOR_MLP = 200  # queries: with fewer its luck out of fold misleads
 
@@ -213,7 +216,7 @@ def fit_heads(
     labelled_rows = np.flatnonzero(np.isfinite(targets).any(axis=1))
     rows = np.random.default_rng(seed).permutation(labelled_rows)[:_SUBSAMPLE]
     rows.sort()
-    tried = _out_of_fold(contexts[rows], targets[rows], predictor, seed)
+    tried = _out_of_fold(contexts, targets, rows, predictor, seed)
     truth = targets[rows]
     weights = None
     if predictor in {"auto", "ensemble"}:
@@ -250,10 +253,30 @@ def _mixed(
     return weights, np.asarray(mix)
 
 
+class _Cell(NamedTuple):
+    """What one kind is fitted on, and what it then predicts: rows and columns."""
+
+    kind: PredictorKind
+    inside: NDArray[np.intp]
+    outside: NDArray[np.intp]
+    columns: NDArray[np.intp]
+
+    def said(self, contexts: FloatArray, targets: FloatArray, seed: int) -> FloatArray:
+        """Return predictions, shape (n_outside, n_columns)."""
+        labels = targets[self.inside][:, self.columns]
+        labelled = np.isfinite(labels).any(axis=1)
+        given = contexts[self.inside[labelled]], labels[labelled]
+        return KINDS[self.kind].fit(*given, seed=seed).predict(contexts[self.outside])
+
+
 def _out_of_fold(
-    contexts: FloatArray, targets: FloatArray, predictor: str, seed: int
+    contexts: FloatArray,
+    targets: FloatArray,
+    rows: NDArray[np.intp],
+    predictor: str,
+    seed: int,
 ) -> dict[PredictorKind, FloatArray]:
-    """Return predictions out of fold by kind, each shape (n, n_candidates)."""
+    """Return predictions of rows out of fold by kind, shape (n_rows, n_candidates)."""
     wanted: list[PredictorKind] = [
         kind
         for kind in KINDS
@@ -262,20 +285,29 @@ def _out_of_fold(
             predictor in {"auto", kind} or (predictor == "ensemble" and kind in MEMBERS)
         )
     ]
-    if predictor == "auto" and len(contexts) < _ENOUGH_FOR_MLP:
+    if predictor == "auto" and len(rows) < _ENOUGH_FOR_MLP:
         wanted.remove("mlp")
-    n_folds = min(_FOLDS, len(contexts))
-    folds = fold_of_rows(len(contexts), n_folds=n_folds, seed=seed)
-    found = {kind: np.tile(column_means(targets), (len(targets), 1)) for kind in wanted}
+    n_folds = min(_FOLDS, len(rows))
+    folds = fold_of_rows(len(rows), n_folds=n_folds, seed=seed)
+    found = {
+        kind: np.tile(column_means(targets[rows]), (len(rows), 1)) for kind in wanted
+    }
+    cells: list[_Cell] = []
     for fold in range(n_folds if n_folds > 1 else 0):
-        inside = folds != fold
+        inside, outside = rows[folds != fold], rows[folds == fold]
         labels = targets[inside]
         known = np.flatnonzero(np.isfinite(labels).any(axis=0))
-        given = np.isfinite(labels).any(axis=1)
-        x, y = contexts[inside][given], labels[given][:, known]
-        for kind in wanted if known.size else ():
-            fitted = KINDS[kind].fit(x, y, seed=seed)
-            found[kind][np.ix_(~inside, known)] = fitted.predict(contexts[~inside])
+        groups = [known[group] for group in label_groups(labels[:, known])]
+        cells.extend(
+            _Cell(kind, inside, outside, columns)
+            for kind in (wanted if known.size else ())
+            for columns in (groups if kind in _BY_GROUP else [known])
+        )
+    # Both arrays are the same in all calls, so a worker gets them once.
+    calls = [(cell, contexts, targets, seed) for cell in cells]
+    for cell, said in zip(cells, map_apart(_Cell.said, calls), strict=True):
+        places = np.searchsorted(rows, cell.outside)
+        found[cell.kind][np.ix_(places, cell.columns)] = said
     return found
 
 

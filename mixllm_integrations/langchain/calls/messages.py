@@ -1,6 +1,6 @@
 """What the adapter reads off LangChain messages, and what it writes on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.messages import (
@@ -12,7 +12,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata, add_usage
+from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.langchain.calls.signals import is_cut_short
@@ -24,11 +24,13 @@ from mixllm_integrations.serving import (
     routed_text,
     text_tokens,
 )
+from mixllm_integrations.serving.told import told_cost, told_tokens
 
 __all__ = [
     "Spent",
     "loop_candidate",
     "query_of",
+    "said_in",
     "says_something",
     "spent_on",
     "turns_of",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=BaseMessage)
+# What reading a message raises that holds anything but what it should.
+_NONSENSE = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)
 
 
 class Spent:
@@ -200,16 +204,19 @@ def spent_on(
         LangChain reports a total cost of 0 for an answer out of a cache.
     """
     cut = ended_short or (answer is not None and is_cut_short(answer.response_metadata))
-    if usage is None:
-        text = said if answer is None else _said(answer)
-        return Spent(-1, text_tokens(text), is_cut_short=cut)
-    cost: Any = usage.get("total_cost")
-    read, written = _prompt_cache(usage.get("input_token_details") or {})
+    told: Mapping[str, Any] = usage if isinstance(usage, Mapping) else {}
+    asked, answered = (
+        told_tokens(told.get(name)) for name in ("input_tokens", "output_tokens")
+    )
+    if answered is None:
+        answered = text_tokens(said if answer is None else said_in(answer))
+    cost = told_cost(told.get("total_cost"))
+    read, written = _prompt_cache(told.get("input_token_details"))
     return Spent(
-        usage.get("input_tokens", -1),
-        usage.get("output_tokens", 0),
-        float(cost) if cost else None,
-        cached=cost is not None and not cost,
+        -1 if asked is None else asked,
+        answered,
+        cost or None,
+        cached=cost == 0.0,
         cache_read_tokens=read,
         cache_write_tokens=written,
         is_cut_short=cut,
@@ -256,7 +263,12 @@ def with_usage(total: UsageMetadata | None, chunk: BaseMessage) -> UsageMetadata
         The new sum.
     """
     usage = chunk.usage_metadata if isinstance(chunk, AIMessage) else None
-    return total if usage is None else add_usage(total, usage)
+    if not isinstance(usage, Mapping):
+        return total
+    try:
+        return add_usage(total, usage)
+    except _NONSENSE:  # counts that are none: as if it had not said
+        return total
 
 
 def with_record(message: M, record: dict[str, Any]) -> M:
@@ -276,7 +288,8 @@ def with_record(message: M, record: dict[str, Any]) -> M:
     BaseMessage
         Of the same class.
     """
-    metadata = {**message.response_metadata, RECORD_KEY: record}
+    known = message.response_metadata
+    metadata = {**(known if isinstance(known, Mapping) else {}), RECORD_KEY: record}
     return message.model_copy(update={"response_metadata": metadata})
 
 
@@ -293,8 +306,26 @@ def _text(message: BaseMessage) -> str:
     return content if isinstance(content, str) else str(message.text)
 
 
+def said_in(answer: BaseMessage) -> str:
+    """Return an answer's text with the tool calls in it, as they were paid for.
+
+    Parameters
+    ----------
+    answer
+        A message, or a chunk of one.
+
+    Returns
+    -------
+    str
+        Empty if what is there is neither text nor tool calls.
+    """
+    try:
+        return _said(answer)
+    except _NONSENSE:
+        return ""
+
+
 def _said(answer: BaseMessage) -> str:
-    """Return an answer's text with the tool calls in it, as they were paid for."""
     text = _text(answer)
     if isinstance(answer, AIMessageChunk):
         calls = "".join(call["args"] or "" for call in answer.tool_call_chunks)
@@ -305,11 +336,15 @@ def _said(answer: BaseMessage) -> str:
     return text + calls
 
 
-def _prompt_cache(details: InputTokenDetails) -> tuple[int | None, int]:
+def _prompt_cache(details: object) -> tuple[int | None, int]:
     """Return the tokens that were read from the prompt cache, and written to it."""
-    if not details:
+    if not isinstance(details, Mapping):
         return None, 0
-    told = {key: value for key, value in details.items() if isinstance(value, int)}
+    told = {
+        str(key): count
+        for key, value in details.items()
+        if (count := told_tokens(value)) is not None
+    }
     # OpenAI puts the service tier before the word ("flex_cache_read"); Anthropic
     # tells writes by how long they last, and then 0 in all.
     read = [n for key, n in told.items() if key.endswith("cache_read")]

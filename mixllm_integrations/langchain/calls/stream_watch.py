@@ -96,7 +96,8 @@ class _Watch:
             message = None if stream is None else stream.output_message
             usage = None if message is None else message.usage_metadata
             record = self._request.succeeded(spent_on(usage, message))
-            known = {} if message is None else message.response_metadata
+            known = getattr(message, "response_metadata", None)
+            known = known if isinstance(known, Mapping) else {}
             if message is not None and (outermost or RECORD_KEY not in known):
                 message.response_metadata = {**known, RECORD_KEY: record}
             self._answer = message, record

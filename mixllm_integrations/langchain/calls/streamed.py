@@ -7,6 +7,7 @@ from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
 from langchain_core.runnables import AddableDict
 
 from mixllm_integrations.langchain.calls.messages import (
+    said_in,
     spent_on,
     with_record,
     with_usage,
@@ -130,9 +131,7 @@ class StreamedAnswer:
             self._ended_short = True
         self._usage = with_usage(self._usage, item)
         if self._usage is None:
-            self._said.append(item.text)
-            if isinstance(item, AIMessageChunk):
-                self._said.extend(c["args"] or "" for c in item.tool_call_chunks)
+            self._said.append(said_in(item))
 
     def _whole(self) -> Any:  # noqa: ANN401
         kept = self._kept

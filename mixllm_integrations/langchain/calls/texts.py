@@ -9,6 +9,7 @@ __all__ = ["texts_in", "whole_texts"]
 
 # A file or an image written out, not a text that happens to begin with "data:".
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,")
+_LONGEST_HEADER = 1_000  # a longer one is none, and would be remembered bit by bit
 _BINARY = frozenset({"base64", "bytes", "data"})
 _BINARY_TYPES = frozenset({"audio", "base64", "file", "image", "input_audio", "video"})
 
@@ -59,7 +60,7 @@ def whole_texts(message: BaseMessage) -> tuple[str, str]:
 
 def _below(value: object, *, keys: bool, binary: bool = True) -> Iterator[str]:
     if isinstance(value, str):
-        if not _DATA_URI.match(value):
+        if not _DATA_URI.match(value, 0, _LONGEST_HEADER):
             yield value
     elif isinstance(value, Mapping):
         skips = binary and str(value.get("type")) in _BINARY_TYPES

@@ -5,8 +5,10 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, LLMResult
+
+from mixllm_integrations.langchain.calls.messages import with_usage
 
 __all__ = ["UsageWatch"]
 
@@ -32,8 +34,7 @@ class UsageWatch(BaseCallbackHandler):
         **kwargs: Any,  # noqa: ANN401, ARG002
     ) -> None:
         """Note the answer and its usage."""
-        first = response.generations[0][0] if response.generations[0] else None
+        first = next((g for some in response.generations[:1] for g in some), None)
         if isinstance(first, ChatGeneration) and isinstance(first.message, AIMessage):
             self.message = first.message
-            if first.message.usage_metadata is not None:
-                self.usage = add_usage(self.usage, first.message.usage_metadata)
+            self.usage = with_usage(self.usage, first.message)

@@ -390,6 +390,7 @@ def _message(output: object) -> AIMessage | None:
 def _spoken_by(message: AIMessage) -> dict[str, str]:
     """Return what a message, or a chunk of one, says about where it comes from."""
     told = message.response_metadata
+    told = told if isinstance(told, Mapping) else {}
     response = {}
     if isinstance(model := told.get("model_name") or told.get("model"), str):
         response[_RESPONSE_MODEL] = model
