@@ -12,6 +12,7 @@ from mixllm_integrations.benchmark.datasets import (
     load_table,
 )
 from mixllm_integrations.benchmark.latency.command import latency
+from mixllm_integrations.benchmark.llama_command import llama_index
 from mixllm_integrations.benchmark.load.command import load
 from mixllm_integrations.benchmark.online.command import online
 from mixllm_integrations.benchmark.options import (
@@ -37,6 +38,7 @@ __all__ = [
     "coldstart",
     "conformance",
     "latency",
+    "llama_index",
     "load",
     "offline",
     "online",
@@ -141,6 +143,7 @@ app.command()(online)
 app.command()(latency)
 app.command()(load)
 app.command()(budget)
+app.command()(llama_index)
 
 
 @app.command()

@@ -9,7 +9,6 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LangSmithParams
 
-from mixllm_integrations.core.errors import ConfigurationError, NoCandidateError
 from mixllm_integrations.langchain.candidates.seats import Seat
 from mixllm_integrations.langchain.capabilities import (
     CandidateModel,
@@ -18,7 +17,6 @@ from mixllm_integrations.langchain.capabilities import (
 from mixllm_integrations.langchain.seated import SeatedModel
 from mixllm_integrations.langchain.settings import models_of
 from mixllm_integrations.langchain.tracing.runs import RUN_NAME
-from mixllm_integrations.serving.naming import gone
 
 __all__ = ["ModelPool"]
 
@@ -52,31 +50,6 @@ class ModelPool(SeatedModel):
             raise self.unknown(name)
         return found
 
-    def among(self) -> tuple[str, ...] | None:
-        """Return who may be chosen.
-
-        Returns
-        -------
-        tuple of str or None
-            ``None``: every candidate of the router, as long as it has no other
-            ones, which it may have been given for another model.
-
-        Raises
-        ------
-        NoCandidateError
-            If the router has none of this model's candidates any more.
-        """
-        among, all_here = self.seating.present(self.router)
-        if all_here and not self._renames.missing:
-            return among
-        with self._renames.lock:  # a rename may be under way
-            among, _ = self.seating.present(self.router)
-            self._renames.look_for(self.names())
-        if among == ():
-            why = gone(self._in_router())
-            raise NoCandidateError(dict.fromkeys(self.names(), why))
-        return among
-
     def add_candidate(self, candidate: BaseChatModel | CandidateModel) -> None:
         """Let another model compete from now on.
 
@@ -95,66 +68,10 @@ class ModelPool(SeatedModel):
             self._check_free(wrapped.known_name())
             self.candidates = (*self.candidates, wrapped)
 
-    def remove_candidate(self, name: str) -> None:
-        """Let a model compete no longer; what was learned of it is kept.
-
-        It leaves the router, so other models that share the router do not
-        choose it either.
-
-        Parameters
-        ----------
-        name
-            The candidate's name.
-
-        Raises
-        ------
-        UnknownCandidateError
-            If there is none of that name.
-        """
-        with self._renames.lock:
-            self._check_known(name)
-            if name in self._in_router():
-                self.router.remove_candidate(name)
-            kept = tuple(c for c in self.candidates if c.known_name() != name)
-            if kept and self.profile == common_profile(self.candidates):
-                self.profile = common_profile(kept)
-            self._hold({"candidates": kept})
-
-    def rename_candidate(self, old: str, new: str) -> None:
-        """Let a model go on under another name, with all that is known of it.
-
-        It gets that name in the router as well, in the rules that name it, in
-        sessions, and in other models that share the router. Calls under way end
-        as they began, and answers given under the old name take feedback.
-
-        Parameters
-        ----------
-        old
-            The candidate's name.
-        new
-            Its name from now on. If it was renamed in the router already, with
-            `Router.rename_candidate`, this model follows.
-
-        Raises
-        ------
-        UnknownCandidateError
-            If there is none of the old name.
-        ConfigurationError
-            If the new one is taken, here or in the router, or is no name.
-        """
-        with self._renames.lock:
-            self._check_known(old)
-            self._check_free(new)
-            self._renames.rename(old, new)
-            self._follow()
-
-    def _check_known(self, name: str) -> None:
-        if name not in self.names():
-            raise self.unknown(name)
-
-    def _check_free(self, name: str) -> None:
-        if name in self.names():
-            raise ConfigurationError(f"a candidate called {name!r} is there already")
+    def _keep(self, kept: tuple[Any, ...]) -> None:
+        if kept and self.profile == common_profile(self.candidates):
+            self.profile = common_profile(kept)
+        super()._keep(kept)
 
     @property
     def _llm_type(self) -> str:

@@ -4,7 +4,6 @@ Its dispatcher, and a seat for each candidate; `pool` says who joins and leaves.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -14,7 +13,6 @@ from langchain_core.runnables import ConfigurableFieldSpec
 from pydantic import Field, InstanceOf, SecretStr
 
 from mixllm_integrations.core.encoder import StaticEncoder
-from mixllm_integrations.core.errors import UnknownCandidateError
 from mixllm_integrations.core.router import Router
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.langchain.calls.control import config_specs
@@ -25,24 +23,21 @@ from mixllm_integrations.langchain.capabilities import (
 )
 from mixllm_integrations.langchain.copying import PortableChatModel
 from mixllm_integrations.langchain.settings import check_settings, models_of
-from mixllm_integrations.langchain.tracing.run_ids import RunIds, run_ids_of
 from mixllm_integrations.serving import (
     CallOptions,
     Dispatcher,
     RoutingRule,
     checked_rules,
 )
-from mixllm_integrations.serving.naming import (
-    Renames,
-    UnknownHereError,
-    renames_of,
-)
+from mixllm_integrations.serving.members import Members, Present
+from mixllm_integrations.serving.naming import renames_of
 from mixllm_integrations.serving.pool import (
     check_candidates,
     dispatcher_over,
     enrol,
     router_over,
 )
+from mixllm_integrations.serving.run_ids import RunIds, run_ids_of
 
 __all__ = ["SeatedModel"]
 
@@ -56,7 +51,7 @@ _USUAL_BY = frozenset(
 )
 
 
-class SeatedModel(PortableChatModel):
+class SeatedModel(Members, PortableChatModel):
     """What a routed chat model is made of; see `MixLLMChatModel`."""
 
     candidates: tuple[InstanceOf[CandidateModel], ...] = Field(exclude=True)
@@ -193,32 +188,8 @@ class SeatedModel(PortableChatModel):
             self.__dict__["_seated"] = held
         return held
 
-    @cached_property
-    def _renames(self) -> Renames:
-        return renames_of(self.router)
-
-    @cached_property
-    def _followed(self) -> tuple[tuple[str, str], ...]:
-        """The renames that this model's own names have been through."""
-        return self._renames.log
-
-    def _follow(self) -> None:
-        """Call candidates, also in rules, by the names that they were given since."""
-        with self._renames.lock:
-            log = self._renames.log
-            pending, self.__dict__["_followed"] = log[len(self._followed) :], log
-            candidates, rules, shadow = self.candidates, self.rules, self.shadow
-            for old, new in pending:
-                names = [candidate.known_name() for candidate in candidates]
-                if old in names and new not in names:
-                    candidates = tuple(
-                        replace(candidate, name=new) if name == old else candidate
-                        for name, candidate in zip(names, candidates, strict=True)
-                    )
-                    rules = tuple(rule.renamed(old, new) for rule in rules)
-                    shadow = new if shadow == old else shadow
-            if candidates is not self.candidates:
-                self._hold({"candidates": candidates, "rules": rules, "shadow": shadow})
+    def _presence(self) -> Present:
+        return self.seating.present(self.router)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Change a setting; it holds from the next call on."""
@@ -314,24 +285,6 @@ class SeatedModel(PortableChatModel):
             Names of candidates; none if the name is not known here.
         """
         return self.seating.meant_by(name)
-
-    def unknown(self, name: str) -> UnknownCandidateError:
-        """Return what to raise where a candidate is named that is not there.
-
-        Parameters
-        ----------
-        name
-            The name that was asked for.
-
-        Returns
-        -------
-        UnknownCandidateError
-            It tells whom this model has, and whom its router.
-        """
-        return UnknownHereError(name, self.names(), self._in_router())
-
-    def _in_router(self) -> tuple[str, ...]:
-        return tuple(candidate.name for candidate in self.router.candidates)
 
     def _settings(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in SETTINGS}

@@ -1,23 +1,20 @@
 """What a routed chat model may be given, checked before it is used."""
 
 from collections.abc import Iterable, Mapping
-from os import PathLike
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from mixllm_integrations.core.checks import number_between
 from mixllm_integrations.core.errors import ConfigurationError
-from mixllm_integrations.core.router import Router
 from mixllm_integrations.langchain.capabilities import (
     CandidateModel,
     as_candidate_model,
 )
+from mixllm_integrations.serving.given import check_numbers, check_router
 
 __all__ = ["check_settings", "models_of"]
 
 _ABOVE_ZERO = ("timeout", "willingness_to_pay")
-_ZERO_OR_ABOVE = ("cooldown_seconds", "give_up_after_seconds")
 
 
 def check_settings(kind: type[BaseChatModel], settings: Mapping[str, Any]) -> None:
@@ -50,8 +47,8 @@ def check_settings(kind: type[BaseChatModel], settings: Mapping[str, Any]) -> No
             "a routed chat model has no cache of its own, as it would mix the answers "
             "of its candidates; pass cache to the candidates' own models"
         )
-    _check_router(settings.get("router"))
-    _check_numbers(settings)
+    check_router(settings.get("router"))
+    check_numbers(settings, _ABOVE_ZERO)
 
 
 def models_of(
@@ -82,32 +79,3 @@ def models_of(
             f"{type(given).__name__}: pass candidates=[first_model, second_model]"
         )
     return tuple(as_candidate_model(one) for one in given)
-
-
-def _check_router(router: object) -> None:
-    if router is None or isinstance(router, Router):
-        return
-    if isinstance(router, str | PathLike):
-        raise ConfigurationError(
-            f"router must be a Router, not a path: pass Router.load({str(router)!r})"
-        )
-    raise ConfigurationError(
-        f"router must be a Router, not a {type(router).__name__}: pass one that was "
-        "fitted, Router.load(folder), or nothing"
-    )
-
-
-def _check_numbers(settings: Mapping[str, Any]) -> None:
-    for name in _ABOVE_ZERO:
-        if settings.get(name) is not None:
-            number_between(settings[name], name, low_is_allowed=False)
-    for name in _ZERO_OR_ABOVE:
-        if name in settings:
-            number_between(settings[name], name)
-    retries = settings.get("max_retries")
-    is_count = isinstance(retries, int) and not isinstance(retries, bool)
-    if retries is not None and (not is_count or retries < 0):
-        raise ConfigurationError(
-            f"max_retries must be a whole number of at least 0, not {retries!r}: 0 "
-            "lets nobody take over, None lets each candidate try"
-        )

@@ -15,327 +15,335 @@ from collections.abc import (
     Callable,
     Generator,
     Iterator,
-    Mapping,
 )
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
-from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
-from llama_index.core.instrumentation.span import active_span_id
-from llama_index.core.llms import LLM
 from llama_index_instrumentation import get_dispatcher
 
-from mixllm_integrations.core.encoder import StaticEncoder
+from mixllm_integrations.llama_index.candidates import CandidateLLM
 from mixllm_integrations.llama_index.events import MixLLMRoutingEvent
-from mixllm_integrations.llama_index.messages import (
-    Request,
-    Usage,
-    answer_tokens,
-    stamped,
-    usage_of,
-)
-from mixllm_integrations.serving import CallOptions, Dispatcher, RoutedCall
+from mixllm_integrations.llama_index.listening import Heard, inside
+from mixllm_integrations.llama_index.reading import Kind, says_something
+from mixllm_integrations.llama_index.request import Request
+from mixllm_integrations.serving import RoutedCall, run_within
+from mixllm_integrations.serving.deadline import first_within
 from mixllm_integrations.serving.threads import on_own_thread
 
-__all__ = ["Calls"]
+__all__ = ["aanswer", "answer", "astream", "stream"]
 
 T = TypeVar("T")
-Response = TypeVar("Response", ChatResponse, CompletionResponse)
+R = TypeVar("R")
 
 _INSTRUMENTATION = get_dispatcher(__name__)
-_UNKNOWN: Usage = (None, None)
 
 
-class Calls:
-    """Hands each call to the LLM that the dispatcher chooses.
+def answer(request: Request, ask: Callable[[CandidateLLM], T], kind: Kind[T]) -> T:
+    """Return one LLM's answer.
 
     Parameters
     ----------
-    dispatcher
-        Who decides, and what happens on a failure.
-    llms
-        The LLMs by the names of their candidates.
-    give_up_after_seconds
-        How long after a call began those who failed are asked once more.
+    request
+        What is to be routed.
+    ask
+        Asks a given candidate; may raise.
+    kind
+        What kind of answer it is.
+
+    Returns
+    -------
+    object
+        The answer, with its routing record where there is a place for it.
+
+    Raises
+    ------
+    NoCandidateError
+        If hard limits exclude every candidate.
+    Exception
+        What the only candidate raised, or an `ExceptionGroup` of what each
+        that was tried raised.
     """
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        llms: Mapping[str, LLM],
-        give_up_after_seconds: float = 0.0,
-    ) -> None:
-        self.dispatcher = dispatcher
-        self.llms = dict(llms)
-        self._give_up_after = give_up_after_seconds
-
-    def answer(self, request: Request, ask: Callable[[LLM], Response]) -> Response:
-        """Return one LLM's answer.
-
-        Parameters
-        ----------
-        request
-            What is to be routed.
-        ask
-            Asks a given LLM; may raise.
-
-        Returns
-        -------
-        ChatResponse or CompletionResponse
-            The answer, with its routing record.
-
-        Raises
-        ------
-        NoCandidateError
-            If hard limits exclude every candidate.
-        Exception
-            What the only candidate raised, or an `ExceptionGroup` of what each
-            that was tried raised.
-        """
-        call = self._begin(request)
-        try:
-            while True:
-                llm = self._announce(call, request)
-                try:
-                    response = ask(llm)
-                except Exception as error:  # noqa: BLE001 - any may be the LLM's
-                    _try_another(call, error)
-                else:
-                    return _finished(call, response)
-        finally:
-            call.abandon()
-
-    async def aanswer(
-        self, request: Request, ask: Callable[[LLM], Awaitable[Response]]
-    ) -> Response:
-        """Return one LLM's answer without blocking; see `answer`.
-
-        Parameters
-        ----------
-        request
-            What is to be routed.
-        ask
-            Asks a given LLM; may raise.
-
-        Returns
-        -------
-        ChatResponse or CompletionResponse
-            The answer, with its routing record.
-        """
-        call = await self._abegin(request)
-        try:
-            while True:
-                llm = self._announce(call, request)
-                try:
-                    response = await ask(llm)
-                except Exception as error:  # noqa: BLE001 - any may be the LLM's
-                    await self._atry_another(call, error)
-                else:
-                    return _finished(call, response)
-        finally:
-            call.abandon()
-
-    def stream(
-        self,
-        request: Request,
-        ask: Callable[[LLM], Generator[Response, None, None]],
-    ) -> Generator[Response, None, None]:
-        """Yield one LLM's chunks; another one steps in before the first only.
-
-        Parameters
-        ----------
-        request
-            What is to be routed.
-        ask
-            Begins the stream of a given LLM; may raise.
-
-        Yields
-        ------
-        ChatResponse or CompletionResponse
-            The chunks. All carry the same record, whose cost is filled in
-            when the stream ends.
-        """
-        call = self._begin(request)
-        chunks: Iterator[Response] | None = None
-        try:
-            chunks, chunk = self._first(call, request, ask)
-            arrived = _Arrived(call)
-            while chunk is not None:
-                yield arrived.take(chunk)
-                try:
-                    chunk = next(chunks, None)
-                except Exception as error:
-                    call.break_off(error)
-                    raise
-            arrived.finish()
-        finally:
-            call.abandon()
-            if isinstance(chunks, Generator):
-                chunks.close()
-
-    async def astream(
-        self,
-        request: Request,
-        ask: Callable[[LLM], Awaitable[AsyncGenerator[Response, None]]],
-    ) -> AsyncGenerator[Response, None]:
-        """Yield one LLM's chunks without blocking; see `stream`.
-
-        Parameters
-        ----------
-        request
-            What is to be routed.
-        ask
-            Begins the stream of a given LLM; may raise.
-
-        Yields
-        ------
-        ChatResponse or CompletionResponse
-            The chunks.
-        """
-        call = await self._abegin(request)
-        chunks: AsyncIterator[Response] | None = None
-        try:
-            chunks, chunk = await self._afirst(call, request, ask)
-            arrived = _Arrived(call)
-            while chunk is not None:
-                yield arrived.take(chunk)
-                try:
-                    chunk = await anext(chunks, None)
-                except Exception as error:
-                    call.break_off(error)
-                    raise
-            arrived.finish()
-        finally:
-            call.abandon()
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
-
-    def _begin(self, request: Request) -> RoutedCall:
-        if request.rate_limiter is not None:
-            request.rate_limiter.acquire()
-        return self._started(request)
-
-    async def _abegin(self, request: Request) -> RoutedCall:
-        if request.rate_limiter is not None:
-            await request.rate_limiter.async_acquire()
-        begun: list[RoutedCall] = []
-
-        def begin() -> None:
-            begun.append(self._started(request))
-
-        def abandon() -> None:
-            for call in begun:
-                call.abandon()
-
-        await self._decided(begin, if_late=abandon)
-        return begun.pop()
-
-    async def _atry_another(self, call: RoutedCall, error: Exception) -> None:
-        report = partial(_failed, call, error)
-        seconds = await self._decided(report, if_late=call.abandon)
-        if seconds is not None:
-            await asyncio.sleep(seconds)
-            await self._decided(partial(_resume, call), if_late=call.abandon)
-
-    async def _decided(
-        self, decide: Callable[[], T], *, if_late: Callable[[], None]
-    ) -> T:
-        """Decide here if that takes a millisecond, else on a thread."""
-        if isinstance(self.dispatcher.router.encoder, StaticEncoder):
-            return decide()
-        return await on_own_thread(decide, if_late=if_late)
-
-    def _started(self, request: Request) -> RoutedCall:
-        return self.dispatcher.begin(
-            request.query,
-            input_tokens=request.input_tokens,
-            requires=request.requires,
-            among=[name for name in self.dispatcher.names() if name in self.llms],
-            options=CallOptions(
-                prefer=request.prefer, give_up_after_seconds=self._give_up_after
-            ),
-        )
-
-    def _announce(self, call: RoutedCall, request: Request) -> LLM:
-        """Tell handlers who is to answer, and return its LLM."""
-        _INSTRUMENTATION.event(
-            MixLLMRoutingEvent.of(
-                call.decision,
-                attempt=len(call.attempts) + 1,
-                span_id=request.span_id,
-            )
-        )
-        return self.llms[call.candidate]
-
-    def _first(
-        self,
-        call: RoutedCall,
-        request: Request,
-        ask: Callable[[LLM], Generator[Response, None, None]],
-    ) -> tuple[Iterator[Response], Response | None]:
-        """Return the stream that has begun, and its first chunk."""
+    call = _begin(request)
+    heard: Heard = []
+    try:
         while True:
-            llm = self._announce(call, request)
+            if call.is_dry:
+                return _whole(request, call, kind, kind.told(call), heard)
+            candidate = _announce(call, request)
             try:
-                with _inside(request.span_id):
-                    chunks = ask(llm)
-                chunk = next(chunks, None)
+                with inside(call, request.span_id, heard if kind.is_parsed else None):
+                    said = run_within(request.seconds_for(candidate), ask, candidate)
             except Exception as error:  # noqa: BLE001 - any may be the LLM's
+                kind.settle(request, call, heard, error)
                 _try_another(call, error)
             else:
-                call.first_chunk()
-                return chunks, chunk
-
-    async def _afirst(
-        self,
-        call: RoutedCall,
-        request: Request,
-        ask: Callable[[LLM], Awaitable[AsyncGenerator[Response, None]]],
-    ) -> tuple[AsyncIterator[Response], Response | None]:
-        while True:
-            llm = self._announce(call, request)
-            try:
-                with _inside(request.span_id):
-                    chunks = await ask(llm)
-                chunk = await anext(chunks, None)
-            except Exception as error:  # noqa: BLE001 - any may be the LLM's
-                await self._atry_another(call, error)
-            else:
-                call.first_chunk()
-                return chunks, chunk
-
-
-class _Arrived:
-    """What has arrived of a stream: the last chunk and the counts so far."""
-
-    def __init__(self, call: RoutedCall) -> None:
-        self._call = call
-        self._record = call.record()
-        self._last: ChatResponse | CompletionResponse | None = None
-        self._usage = _UNKNOWN
-
-    def take(self, chunk: Response) -> Response:
-        self._last = chunk
-        read, written = usage_of(chunk)  # some LLMs tell them in different chunks
-        self._usage = (
-            self._usage[0] if read is None else read,
-            self._usage[1] if written is None else written,
-        )
-        return stamped(chunk, self._record)
-
-    def finish(self) -> None:
-        self._record.update(_succeed(self._call, self._last, self._usage))
-
-
-@contextmanager
-def _inside(span_id: str | None) -> Iterator[None]:
-    """Make the LLM's span a child of ours, which ended when we returned."""
-    token = active_span_id.set(span_id)
-    try:
-        yield
+                return _whole(request, call, kind, said, heard)
     finally:
-        active_span_id.reset(token)
+        call.abandon()
+
+
+async def aanswer(
+    request: Request, ask: Callable[[CandidateLLM], Awaitable[T]], kind: Kind[T]
+) -> T:
+    """Return one LLM's answer without blocking; see `answer`.
+
+    Parameters
+    ----------
+    request
+        What is to be routed.
+    ask
+        Asks a given candidate; may raise.
+    kind
+        What kind of answer it is.
+
+    Returns
+    -------
+    object
+        The answer, with its routing record where there is a place for it.
+    """
+    call = await _abegin(request)
+    heard: Heard = []
+    try:
+        while True:
+            if call.is_dry:
+                return _whole(request, call, kind, kind.told(call), heard)
+            candidate = _announce(call, request)
+            try:
+                with inside(call, request.span_id, heard if kind.is_parsed else None):
+                    async with asyncio.timeout(request.seconds_for(candidate)):
+                        said = await ask(candidate)
+            except Exception as error:  # noqa: BLE001 - any may be the LLM's
+                kind.settle(request, call, heard, error)
+                await _atry_another(request, call, error)
+            else:
+                return _whole(request, call, kind, said, heard)
+    finally:
+        call.abandon()
+
+
+def stream(
+    request: Request,
+    ask: Callable[[CandidateLLM], Iterator[T]],
+    kind: Kind[T],
+) -> Generator[T, None, None]:
+    """Yield one LLM's chunks; another one steps in before it has said anything.
+
+    Parameters
+    ----------
+    request
+        What is to be routed.
+    ask
+        Begins the stream of a given candidate; may raise.
+    kind
+        What kind of answer it is.
+
+    Yields
+    ------
+    object
+        The chunks. All that carry a record carry the same one, whose cost is
+        filled in when the stream ends.
+    """
+    call = _begin(request)
+    heard: Heard = []
+    rest: Iterator[list[T]] | None = None
+    try:
+        rest, begun = _first(request, call, ask, kind, heard)
+        reading = kind.reading(request, call, heard)
+        while begun:
+            for chunk in begun:
+                yield reading.take(chunk)
+            try:
+                with inside(call, request.span_id, heard if kind.is_parsed else None):
+                    begun = next(rest, [])
+            except Exception as error:
+                kind.settle(request, call, heard, error)
+                call.break_off(error)
+                raise
+        reading.finish()
+    finally:
+        call.abandon()
+        _close(rest)
+
+
+async def astream(
+    request: Request,
+    ask: Callable[[CandidateLLM], Awaitable[AsyncIterator[T]]],
+    kind: Kind[T],
+) -> AsyncGenerator[T, None]:
+    """Yield one LLM's chunks without blocking; see `stream`.
+
+    Parameters
+    ----------
+    request
+        What is to be routed.
+    ask
+        Begins the stream of a given candidate; may raise.
+    kind
+        What kind of answer it is.
+
+    Yields
+    ------
+    object
+        The chunks.
+    """
+    call = await _abegin(request)
+    heard: Heard = []
+    chunks: AsyncIterator[T] | None = None
+    try:
+        chunks, begun = await _afirst(request, call, ask, kind, heard)
+        reading = kind.reading(request, call, heard)
+        for chunk in begun:
+            yield reading.take(chunk)
+        while True:
+            try:
+                with inside(call, request.span_id, heard if kind.is_parsed else None):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                break
+            except Exception as error:
+                kind.settle(request, call, heard, error)
+                call.break_off(error)
+                raise
+            yield reading.take(chunk)
+        reading.finish()
+    finally:
+        call.abandon()
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+
+
+def _first(
+    request: Request,
+    call: RoutedCall,
+    ask: Callable[[CandidateLLM], Iterator[T]],
+    kind: Kind[T],
+    heard: Heard,
+) -> tuple[Iterator[list[T]], list[T]]:
+    """Return the stream that has begun, and its chunks up to the first that says."""
+    while True:
+        if call.is_dry:
+            return iter(()), [kind.told(call)]
+        candidate = _announce(call, request)
+        try:
+            with inside(call, request.span_id, heard if kind.is_parsed else None):
+                seconds, chunks = request.seconds_for(candidate), _said(ask, candidate)
+                begun, rest = first_within(seconds, chunks, [])
+        except Exception as error:  # noqa: BLE001 - any may be the LLM's
+            kind.settle(request, call, heard, error)
+            _try_another(call, error)
+        else:
+            call.first_chunk()
+            return rest, begun
+
+
+def _said(
+    ask: Callable[[CandidateLLM], Iterator[T]], candidate: CandidateLLM
+) -> Iterator[list[T]]:
+    """Yield the chunks up to the first that says something, then each alone."""
+    chunks = ask(candidate)
+    try:
+        begun: list[T] = []
+        for chunk in chunks:
+            begun.append(chunk)
+            if says_something(chunk):
+                break
+        yield begun
+        for chunk in chunks:
+            yield [chunk]
+    finally:
+        _close(chunks)
+
+
+def _close(chunks: object) -> None:
+    close = getattr(chunks, "close", None)
+    if close is not None:
+        close()
+
+
+async def _afirst(
+    request: Request,
+    call: RoutedCall,
+    ask: Callable[[CandidateLLM], Awaitable[AsyncIterator[T]]],
+    kind: Kind[T],
+    heard: Heard,
+) -> tuple[AsyncIterator[T], list[T]]:
+    while True:
+        if call.is_dry:
+            return _told(kind.told(call)), []
+        candidate = _announce(call, request)
+        begun: list[T] = []
+        try:
+            with inside(call, request.span_id, heard if kind.is_parsed else None):
+                async with asyncio.timeout(request.seconds_for(candidate)):
+                    chunks = await ask(candidate)
+                    async for chunk in chunks:
+                        begun.append(chunk)
+                        if says_something(chunk):
+                            break
+        except Exception as error:  # noqa: BLE001 - any may be the LLM's
+            kind.settle(request, call, heard, error)
+            await _atry_another(request, call, error)
+        else:
+            call.first_chunk()
+            return chunks, begun
+
+
+async def _told(item: T) -> AsyncGenerator[T, None]:
+    yield item
+
+
+def _begin(request: Request) -> RoutedCall:
+    limiter = getattr(request.pool, "rate_limiter", None)
+    if limiter is not None:
+        limiter.acquire()
+    return request.begin()
+
+
+async def _abegin(request: Request) -> RoutedCall:
+    limiter = getattr(request.pool, "rate_limiter", None)
+    if limiter is not None:
+        await limiter.async_acquire()
+    begun: list[RoutedCall] = []
+
+    def begin() -> None:
+        begun.append(request.begin())
+
+    def abandon() -> None:
+        for call in begun:
+            call.abandon()
+
+    await _decided(request, begin, if_late=abandon)
+    return begun.pop()
+
+
+def _announce(call: RoutedCall, request: Request) -> CandidateLLM:
+    """Tell handlers who is to answer, and return its LLM."""
+    event = MixLLMRoutingEvent.of(
+        call.decision,
+        attempt=len(call.attempts) + 1,
+        span_id=request.span_id,
+    )
+    request.note_run(call.decision.id, event.id_)
+    _INSTRUMENTATION.event(event)
+    return request.pool.seat(call.candidate)
+
+
+def _whole(
+    request: Request, call: RoutedCall, kind: Kind[T], said: T, heard: Heard
+) -> T:
+    reading = kind.reading(request, call, heard)
+    taken = reading.take(said)
+    reading.finish()
+    return taken
+
+
+async def _decided(
+    request: Request, decide: Callable[[], R], *, if_late: Callable[[], None]
+) -> R:
+    """Decide here if that takes a millisecond, else on a thread."""
+    if not request.is_slow:
+        return decide()
+    return await on_own_thread(decide, if_late=if_late)
 
 
 def _try_another(call: RoutedCall, error: Exception) -> None:
@@ -344,6 +352,14 @@ def _try_another(call: RoutedCall, error: Exception) -> None:
     if seconds is not None:
         time.sleep(seconds)
         _resume(call)
+
+
+async def _atry_another(request: Request, call: RoutedCall, error: Exception) -> None:
+    report = partial(_failed, call, error)
+    seconds = await _decided(request, report, if_late=call.abandon)
+    if seconds is not None:
+        await asyncio.sleep(seconds)
+        await _decided(request, partial(_resume, call), if_late=call.abandon)
 
 
 def _failed(call: RoutedCall, error: Exception) -> float | None:
@@ -366,17 +382,3 @@ def _resume(call: RoutedCall) -> None:
 
 def _raise_alone(failure: Exception) -> NoReturn:
     raise failure from None
-
-
-def _finished(call: RoutedCall, response: Response) -> Response:
-    return stamped(response, _succeed(call, response, usage_of(response)))
-
-
-def _succeed(
-    call: RoutedCall, response: ChatResponse | CompletionResponse | None, usage: Usage
-) -> dict[str, Any]:
-    read, written = usage
-    return call.succeed(
-        input_tokens=call.decision.input_tokens if read is None else read,
-        output_tokens=answer_tokens(response) if written is None else written,
-    )

@@ -1,8 +1,7 @@
 """LlamaIndex LLMs as candidates: their names, prices and abilities."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from inspect import signature
 
 from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
@@ -14,8 +13,12 @@ from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.serving import list_price
 from mixllm_integrations.serving.facts import candidate_from
+from mixllm_integrations.serving.prices import CachePrice, cache_price
 
-__all__ = ["CandidateLLM", "check_settings", "common_metadata", "resolved"]
+__all__ = ["UNKNOWN_FAMILY", "CandidateLLM", "common_metadata", "resolved"]
+
+#: How `CandidateLLM.family` begins where the provider is unknown.
+UNKNOWN_FAMILY = "?/"
 
 # How genai-prices calls the provider behind an LLM's `class_name()`, which
 # starts with one of these. Others are found by the name of their model alone.
@@ -56,6 +59,9 @@ class CandidateLLM:
     input_cost_per_million_tokens, output_cost_per_million_tokens
         List prices in USD, 0 is legal; ``None``: what a given router knows, else
         from the genai-prices package. So it is with all that is not passed.
+    cached_input_cost_per_million_tokens
+        USD for input that comes out of the provider's cache of prompts; ``None``:
+        from the genai-prices package, else as any other input.
     context_window
         Tokens of prompt that it takes; ``None``: what the LLM itself says,
         unless that is only LlamaIndex's placeholder of 3,900 tokens.
@@ -71,17 +77,21 @@ class CandidateLLM:
         Its speed, where known.
     max_concurrency
         How many calls it serves at once before they queue.
+    timeout_seconds
+        How long it is waited for until it says something; ``None``: as the
+        routed LLM's `timeout` says.
 
     Raises
     ------
     ConfigurationError
-        If `llm` is not a LlamaIndex LLM.
+        If `llm` is not a LlamaIndex LLM, or `timeout_seconds` is no time.
     """
 
     llm: LLM = field(repr=False)
     name: str | None = None
     input_cost_per_million_tokens: float | None = None
     output_cost_per_million_tokens: float | None = None
+    cached_input_cost_per_million_tokens: float | None = None
     context_window: int | None = None
     tools: bool | None = None
     vision: bool | None = None
@@ -90,6 +100,7 @@ class CandidateLLM:
     time_to_first_token_seconds: float | None = None
     seconds_per_output_token: float | None = None
     max_concurrency: int | None = None
+    timeout_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.llm, LLM):
@@ -97,6 +108,51 @@ class CandidateLLM:
                 "a candidate must be a LlamaIndex LLM, or a CandidateLLM around one, "
                 f"not a {type(self.llm).__name__}"
             )
+        if self.timeout_seconds is not None:
+            number_between(
+                self.timeout_seconds, "timeout_seconds", low_is_allowed=False
+            )
+
+    def known_name(self) -> str:
+        """Return what decisions and reports call it.
+
+        Returns
+        -------
+        str
+            Its name.
+        """
+        return self.llm.metadata.model_name if self.name is None else self.name
+
+    @property
+    def family(self) -> str:
+        """Who serves it: the provider, or the class of its LLM where that is unknown.
+
+        What one family has put into an answer, another one cannot read.
+        """
+        kind = type(self.llm)
+        provider = _provider(self.llm)
+        start = UNKNOWN_FAMILY if provider is None else f"{provider}/"
+        return f"{start}{kind.__module__}.{kind.__qualname__}"
+
+    def cache_price(self, input_cost: float) -> CachePrice:
+        """Return what the provider's cache of prompts changes.
+
+        Parameters
+        ----------
+        input_cost
+            USD for a million tokens of input that the cache does not have.
+
+        Returns
+        -------
+        CachePrice
+            In USD per token.
+        """
+        return cache_price(
+            self.llm.metadata.model_name,
+            provider=_provider(self.llm),
+            input_cost=input_cost,
+            declared_read_cost=self.cached_input_cost_per_million_tokens,
+        )
 
     @property
     def candidate(self) -> Candidate:
@@ -134,7 +190,7 @@ def resolved(
         If it is no LLM, or its price is unknown.
     """
     entry = given if isinstance(given, CandidateLLM) else CandidateLLM(llm=given)
-    name = _name(entry)
+    name = entry.known_name()
     facts = _facts(entry, next((c for c in known if c.name == name), None))
     return replace(entry, **asdict(facts))
 
@@ -162,7 +218,7 @@ def common_metadata(entries: Sequence[CandidateLLM]) -> LLMMetadata:
         for entry, m in zip(entries, each, strict=True)
     ]
     return LLMMetadata(
-        context_window=min(windows),
+        context_window=min(windows, default=DEFAULT_CONTEXT_WINDOW),
         num_output=min(outputs, default=-1),  # -1: LlamaIndex's "not limited"
         is_chat_model=all(m.is_chat_model for m in each),
         is_function_calling_model=any(bool(entry.tools) for entry in entries),
@@ -171,13 +227,9 @@ def common_metadata(entries: Sequence[CandidateLLM]) -> LLMMetadata:
     )
 
 
-def _name(entry: CandidateLLM) -> str:
-    return entry.llm.metadata.model_name if entry.name is None else entry.name
-
-
 def _facts(entry: CandidateLLM, known: Candidate | None = None) -> Candidate:
     metadata = entry.llm.metadata
-    name, calls_tools = _name(entry), _calls_tools(entry.llm)
+    name, calls_tools = entry.known_name(), _calls_tools(entry.llm)
     if entry.tools and not calls_tools:
         raise ConfigurationError(
             f"candidate {name!r} is declared with tools=True, but its LLM is not a "
@@ -205,29 +257,3 @@ def _calls_tools(llm: LLM) -> bool:
 def _provider(llm: LLM) -> str | None:
     kind = llm.class_name().lower()
     return next((p for start, p in _PROVIDERS.items() if kind.startswith(start)), None)
-
-
-def check_settings(kind: type[LLM], settings: Mapping[str, object]) -> None:
-    """Raise if a routed LLM cannot work with these.
-
-    Parameters
-    ----------
-    kind
-        Its class.
-    settings
-        What it was given beside its own parameters.
-
-    Raises
-    ------
-    ConfigurationError
-        If a name is unknown, or a value cannot be used.
-    """
-    own = set(signature(kind).parameters) - {"settings"}
-    allowed = sorted(own | kind.model_fields.keys())
-    unknown = sorted(settings.keys() - set(allowed))
-    if unknown:
-        raise ConfigurationError(
-            f"unknown argument {unknown[0]!r}; MixLLM takes: {', '.join(allowed)}. "
-            "What LLMs of one provider take belongs on the candidates' own LLMs"
-        )
-    number_between(settings.get("give_up_after_seconds", 0.0), "give_up_after_seconds")

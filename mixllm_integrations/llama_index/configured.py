@@ -119,6 +119,7 @@ def _candidate(
         name=entry.known_name,
         input_cost_per_million_tokens=fact.input_cost_per_million_tokens,
         output_cost_per_million_tokens=fact.output_cost_per_million_tokens,
+        cached_input_cost_per_million_tokens=entry.cached_input_cost_per_million_tokens,
         context_window=entry.context_window,
         tools=entry.tools,
         vision=entry.vision,
@@ -127,6 +128,7 @@ def _candidate(
         time_to_first_token_seconds=entry.time_to_first_token_seconds,
         seconds_per_output_token=entry.seconds_per_output_token,
         max_concurrency=entry.max_concurrency,
+        timeout_seconds=entry.timeout_seconds,
     )
 
 

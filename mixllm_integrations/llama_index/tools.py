@@ -2,8 +2,7 @@
 """Calls with tools, handed to the chosen LLM's own methods."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -12,36 +11,31 @@ from llama_index.core.base.llms.types import (
     ChatResponseGen,
     MessageRole,
 )
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 
 from mixllm_integrations.core.errors import ConfigurationError
-from mixllm_integrations.core.types import Requirement
-from mixllm_integrations.llama_index.calls import Calls
+from mixllm_integrations.llama_index.calls import aanswer, answer, astream, stream
+from mixllm_integrations.llama_index.candidates import CandidateLLM
 from mixllm_integrations.llama_index.configured import FromConfig
-from mixllm_integrations.llama_index.messages import (
-    QueryFrom,
-    Request,
-    asked_of,
-    unstamped,
-)
-from mixllm_integrations.serving import record_of
+from mixllm_integrations.llama_index.feedback import TeachableLLM
+from mixllm_integrations.llama_index.reading import CHAT
+from mixllm_integrations.llama_index.request import Request
+from mixllm_integrations.serving import RECORD_KEY, record_of
+
+if TYPE_CHECKING:
+    from llama_index.core.chat_engine.types import AgentChatResponse
 
 __all__ = ["ToolCallingLLM"]
 
 
-class ToolCallingLLM(FromConfig, FunctionCallingLLM):
+class ToolCallingLLM(FromConfig, TeachableLLM):
     """What `MixLLM` does with tools: only candidates that call tools compete.
 
     As long as a conversation ends with the results of tools, the candidate
     that asked for them goes on.
     """
-
-    query_from: QueryFrom | None = Field(default=None, exclude=True, repr=False)
-    _calls: Calls = PrivateAttr()
 
     def chat_with_tools(
         self,
@@ -88,9 +82,11 @@ class ToolCallingLLM(FromConfig, FunctionCallingLLM):
             tool_required,
             **kwargs,
         )
-        return self._calls.answer(
-            self._request(asked["chat_history"], "tools"),
-            lambda llm: _caller(llm).chat_with_tools(**_sent(asked)),
+        request = self._tool_request(asked)
+        return answer(
+            request,
+            lambda one: _caller(one).chat_with_tools(**_sent(request, one, asked)),
+            CHAT,
         )
 
     async def achat_with_tools(
@@ -113,9 +109,11 @@ class ToolCallingLLM(FromConfig, FunctionCallingLLM):
             tool_required,
             **kwargs,
         )
-        return await self._calls.aanswer(
-            self._request(asked["chat_history"], "tools"),
-            lambda llm: _caller(llm).achat_with_tools(**_sent(asked)),
+        request = self._tool_request(asked)
+        return await aanswer(
+            request,
+            lambda one: _caller(one).achat_with_tools(**_sent(request, one, asked)),
+            CHAT,
         )
 
     def stream_chat_with_tools(
@@ -138,9 +136,13 @@ class ToolCallingLLM(FromConfig, FunctionCallingLLM):
             tool_required,
             **kwargs,
         )
-        return self._calls.stream(
-            self._request(asked["chat_history"], "tools"),
-            lambda llm: _caller(llm).stream_chat_with_tools(**_sent(asked)),
+        request = self._tool_request(asked)
+        return stream(
+            request,
+            lambda one: _caller(one).stream_chat_with_tools(
+                **_sent(request, one, asked)
+            ),
+            CHAT,
         )
 
     async def astream_chat_with_tools(
@@ -163,9 +165,13 @@ class ToolCallingLLM(FromConfig, FunctionCallingLLM):
             tool_required,
             **kwargs,
         )
-        return self._calls.astream(
-            self._request(asked["chat_history"], "tools"),
-            lambda llm: _caller(llm).astream_chat_with_tools(**_sent(asked)),
+        request = self._tool_request(asked)
+        return astream(
+            request,
+            lambda one: _caller(one).astream_chat_with_tools(
+                **_sent(request, one, asked)
+            ),
+            CHAT,
         )
 
     def get_tool_calls_from_response(
@@ -199,20 +205,95 @@ class ToolCallingLLM(FromConfig, FunctionCallingLLM):
             If there are none and that is an error.
         """
         record = record_of(response) or {}
-        llms = self._calls.llms
-        able = [llms.get(str(record.get("candidate"))), *llms.values()]
-        reader = next((m for m in able if isinstance(m, FunctionCallingLLM)), None)
+        name, by_name = record.get("candidate"), self.seats.by_name
+        author = by_name.get(self.dispatcher.renames.current(str(name)))
+        able = [*([] if author is None else [author]), *by_name.values()]
+        reader = next((_caller(one) for one in able if one.tools), None)
         if reader is None:
-            raise ConfigurationError(f"none of the candidates {[*llms]} calls tools")
+            raise ConfigurationError(f"none of the candidates {[*by_name]} calls tools")
         return reader.get_tool_calls_from_response(
             response, error_on_no_tool_call=error_on_no_tool_call, **kwargs
         )
 
-    def _request(
-        self, messages: Sequence[ChatMessage], *requires: Requirement
-    ) -> Request:
-        asked = asked_of(messages, *requires, query_from=self.query_from)
-        return replace(asked, rate_limiter=getattr(self, "rate_limiter", None))
+    def predict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        error_on_no_tool_call: bool = True,
+        error_on_tool_error: bool = False,
+        **kwargs: Any,
+    ) -> "AgentChatResponse":
+        """Let one candidate choose tools, and call them.
+
+        Parameters
+        ----------
+        tools
+            What it may call.
+        user_msg, chat_history, verbose, allow_parallel_tool_calls
+            As for `chat_with_tools`.
+        error_on_no_tool_call, error_on_tool_error
+            Whether these are errors.
+        **kwargs
+            As for `chat_with_tools`.
+
+        Returns
+        -------
+        AgentChatResponse
+            What the tools returned, with the routing record in its `metadata`. A
+            tool that refused the call is told to the router as a signal.
+        """
+        with self.asking() as asked:
+            said = super().predict_and_call(
+                tools,
+                user_msg=user_msg,
+                chat_history=chat_history,
+                verbose=verbose,
+                allow_parallel_tool_calls=allow_parallel_tool_calls,
+                error_on_no_tool_call=error_on_no_tool_call,
+                error_on_tool_error=error_on_tool_error,
+                **kwargs,
+            )
+        return self._called(said, asked.record)
+
+    async def apredict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        error_on_no_tool_call: bool = True,
+        error_on_tool_error: bool = False,
+        **kwargs: Any,
+    ) -> "AgentChatResponse":
+        """Do the same without blocking; see `predict_and_call`."""
+        with self.asking() as asked:
+            said = await super().apredict_and_call(
+                tools,
+                user_msg=user_msg,
+                chat_history=chat_history,
+                verbose=verbose,
+                allow_parallel_tool_calls=allow_parallel_tool_calls,
+                error_on_no_tool_call=error_on_no_tool_call,
+                error_on_tool_error=error_on_tool_error,
+                **kwargs,
+            )
+        return self._called(said, asked.record)
+
+    def _called(
+        self, said: "AgentChatResponse", record: dict[str, Any] | None
+    ) -> "AgentChatResponse":
+        if record is not None:
+            said.metadata = {**(said.metadata or {}), RECORD_KEY: record}
+            if any(output.is_error for output in said.sources):
+                self.dispatcher.tell(record["decision_id"], "tool_error")
+        return said
+
+    def _tool_request(self, asked: dict[str, Any]) -> Request:
+        return Request(self, asked["chat_history"], asked, requires=("tools",))
 
     def _prepare_chat_with_tools(
         self,
@@ -242,10 +323,12 @@ class ToolCallingLLM(FromConfig, FunctionCallingLLM):
         }
 
 
-def _caller(llm: LLM) -> FunctionCallingLLM:
+def _caller(candidate: CandidateLLM) -> FunctionCallingLLM:
     # The requirement "tools" lets only these through; see `resolved`.
-    return cast("FunctionCallingLLM", llm)
+    return cast("FunctionCallingLLM", candidate.llm)
 
 
-def _sent(asked: dict[str, Any]) -> dict[str, Any]:
-    return {**asked, "chat_history": unstamped(asked["chat_history"])}
+def _sent(
+    request: Request, candidate: CandidateLLM, asked: dict[str, Any]
+) -> dict[str, Any]:
+    return {**asked, "chat_history": request.sent_to(candidate)}

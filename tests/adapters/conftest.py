@@ -1,5 +1,7 @@
 """LangChain fakes whose ranking is known, and a handler that sees every run."""
 
+import asyncio
+import inspect
 import threading
 from collections import Counter
 
@@ -144,6 +146,19 @@ def load_of():
         return len(model.router._waiting._calls)
 
     return count
+
+
+@pytest.fixture
+def current_loop(request):
+    """A loop for LlamaIndex's blocking engines, which would leave theirs open."""
+    if inspect.iscoroutinefunction(request.function):
+        yield
+        return
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 class Counting(BaseRateLimiter):

@@ -11,7 +11,7 @@ from langchain_core.utils.uuid import uuid7
 
 from mixllm_integrations.core.errors import ConfigurationError, UnknownDecisionError
 from mixllm_integrations.langchain import MixLLMCallbackHandler
-from mixllm_integrations.langchain.tracing.run_ids import RunIds
+from mixllm_integrations.serving.run_ids import RunIds
 
 DECISION = "0123456789abcdef0123456789abcdef"
 

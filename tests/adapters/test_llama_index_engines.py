@@ -1,7 +1,5 @@
 """`Settings.llm = MixLLM(...)` serves LlamaIndex's engines."""
 
-import asyncio
-import inspect
 import subprocess
 import sys
 
@@ -23,19 +21,6 @@ def candidate(name, quality, answer, **script):
         output_cost_per_million_tokens=1.0,
         prior_quality=quality,
     )
-
-
-@pytest.fixture
-def current_loop(request):
-    """A loop for LlamaIndex's blocking engines, which would leave theirs open."""
-    if inspect.iscoroutinefunction(request.function):
-        yield
-        return
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.fixture

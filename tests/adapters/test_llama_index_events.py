@@ -1,6 +1,7 @@
 """LlamaIndex's handlers see each call once, and where it went."""
 
 import asyncio
+import uuid
 
 import pytest
 from llama_index.core import Settings
@@ -8,9 +9,13 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
+from llama_index_instrumentation.dispatcher import instrument_tags
 
+from mixllm_integrations import ConfigurationError, UnknownDecisionError
 from mixllm_integrations.llama_index import CandidateLLM, MixLLM, MixLLMRoutingEvent
+from mixllm_integrations.llama_index.request import Request
 from mixllm_integrations.testing import ScriptedLLM
 
 MODES = (
@@ -207,3 +212,72 @@ class TestSpans:
         assert inner.parent_id == outer.id_
         (ours,) = events.of("MixLLMRoutingEvent")
         assert ours.span_id == outer.id_
+
+
+class TestTags:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_the_decision_is_on_the_llms_spans_and_events(self, events, spans, mode):
+        answer = ask(MixLLM([candidate()]), mode)[-1]
+        told = {
+            "mixllm.decision_id": answer.additional_kwargs["mixllm"]["decision_id"],
+            "mixllm.candidate": "one",
+        }
+        kind = "Chat" if "chat" in mode else "Completion"
+        seen = events.of(*(f"LLM{kind}{at}Event" for at in ("Start", "End")))
+        seen += events.of(f"LLM{kind}InProgressEvent")
+        assert [event.tags for event in seen] == [told] * len(seen)
+        inner = next(
+            s for s in spans.completed_spans if s.id_.startswith(f"ScriptedLLM.{mode}")
+        )
+        assert inner.tags == told
+
+    def test_tags_of_the_application_stay(self, events):
+        with instrument_tags({"tenant": "a"}):
+            MixLLM([candidate()]).complete("hello")
+        tags = [event.tags["tenant"] for event in events.seen]
+        assert tags == ["a"] * len(events.seen)
+        MixLLM([candidate()]).complete("hello")
+        assert "tenant" not in events.seen[-1].tags
+
+
+class TestFeedback:
+    @pytest.mark.parametrize(
+        "meant",
+        [
+            lambda events: events.of("MixLLMRoutingEvent")[0].id_,
+            lambda events: events.of("MixLLMRoutingEvent")[0].span_id,
+            lambda events: events.of("LLMCompletionEndEvent")[0],
+            lambda events: events.of("MixLLMRoutingEvent")[0].decision_id,
+        ],
+        ids=["event id", "span id", "an event of the LLM", "decision id"],
+    )
+    def test_it_is_taken_for_what_names_the_call(self, events, meant):
+        llm = MixLLM([candidate()])
+        answer = llm.complete("hello")
+        assert llm.record_feedback(meant(events), 1.0)
+        assert not llm.record_feedback(answer, 1.0)
+
+    def test_a_signal_is_taken_for_them_too(self, events):
+        llm = MixLLM([candidate()])
+        llm.complete("hello")
+        (ours,) = events.of("MixLLMRoutingEvent")
+        assert llm.record_signal(ours, "regenerate")
+        assert not llm.record_signal(ours.id_, "regenerate")
+
+    def test_an_event_of_another_llm_is_refused(self, events):
+        candidate().llm.complete("hello")
+        with pytest.raises(ConfigurationError, match="LLMCompletionEndEvent"):
+            MixLLM([candidate()]).record_feedback(events.seen[-1], 1.0)
+
+    def test_an_unknown_event_is_refused(self):
+        with pytest.raises(UnknownDecisionError):
+            MixLLM([candidate()]).record_feedback(str(uuid.uuid4()), 1.0)
+
+    @pytest.mark.parametrize("span", ["my-span", None])
+    def test_a_span_of_any_name_does_no_harm(self, span):
+        token = active_span_id.set(span)
+        llm = MixLLM([candidate()])
+        request = Request(llm, [ChatMessage("hello")], {})
+        request.note_run("d")
+        active_span_id.reset(token)
+        assert len(llm.run_ids) == 0

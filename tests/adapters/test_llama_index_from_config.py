@@ -53,7 +53,7 @@ def test_a_file_makes_an_llm_of_the_providers_own_classes(write, provider, monke
     text = (
         ONE.format("openai:gpt-4o-mini")
         + 'name = "small"\napi_key_env = "MY_KEY"\n'
-        + "arguments.temperature = 0.5\n\n"
+        + "arguments.temperature = 0.5\ntimeout_seconds = 60\n\n"
         + PRICED.format("openai:llama-3")
         + 'tools = false\narguments.base_url = "http://127.0.0.1:9/v1"\n\n'
         + "[router]\nwillingness_to_pay = 0.5\n"
@@ -72,7 +72,8 @@ def test_a_file_makes_an_llm_of_the_providers_own_classes(write, provider, monke
         ),
     ]
     assert [c.name for c in llm.router.candidates] == ["small", "llama-3"]
-    assert llm.willingness_to_pay == 0.5
+    assert [c.timeout_seconds for c in llm.candidates] == [60.0, None]
+    assert llm.router.willingness_to_pay == 0.5
     assert llm.complete("Hi").text in {"gpt-4o-mini says", "llama-3 says"}
 
 

@@ -92,6 +92,23 @@ async def test_patience_ends(mode, waits):
     assert load(llm) == [0, 0]
 
 
+@every_mode
+async def test_if_all_have_left_meanwhile_what_they_raised_is_raised(
+    mode, waits, monkeypatch
+):
+    llm = troubled(times=9, give_up_after_seconds=30.0)
+    resume = calls.RoutedCall.resume
+
+    def left(call):
+        for name in ("a", "b"):
+            llm.remove_candidate(name)
+        return resume(call)
+
+    monkeypatch.setattr(calls.RoutedCall, "resume", left)
+    with pytest.raises(ExceptionGroup, match="TimeoutError"):
+        await answered(llm, mode)
+
+
 @pytest.mark.parametrize("wrong", [-1, float("nan"), "long"])
 def test_patience_that_is_no_time_is_refused(wrong):
     with pytest.raises(ConfigurationError, match="give_up_after_seconds"):
@@ -101,4 +118,4 @@ def test_patience_that_is_no_time_is_refused(wrong):
 def test_patience_is_kept_when_an_llm_is_pickled():
     copied = pickle.loads(pickle.dumps(troubled(times=0, give_up_after_seconds=7.0)))  # noqa: S301
     assert copied.give_up_after_seconds == 7.0
-    assert copied._calls._give_up_after == 7.0
+    assert copied.usual_options.give_up_after_seconds == 7.0

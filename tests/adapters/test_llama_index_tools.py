@@ -1,6 +1,7 @@
 """Calls with tools go to candidates that call tools, and stay with them."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from llama_index.core.agent.workflow import FunctionAgent
@@ -236,7 +237,8 @@ class TestInside:
             tool_call_id="c1", tool_name="Total", tool_kwargs={"value": 4}
         )
         answer = ChatMessage(role="assistant", blocks=[call])
-        llm = MixLLM([plain(), candidate("able", answers=[answer])])
+        blind = replace(plain(), structured_output=False)
+        llm = MixLLM([blind, candidate("able", answers=[answer])])
         prompt = PromptTemplate("{a} + {b}?")
         assert llm.structured_predict(Total, prompt, a=2, b=2) == Total(value=4)
         structured = llm.as_structured_llm(Total).chat([user("2 + 2?")])

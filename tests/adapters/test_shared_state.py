@@ -31,7 +31,7 @@ def llm(shared_state):
 
 
 def dispatcher_of(model):
-    return model.dispatcher if hasattr(model, "dispatcher") else model._calls.dispatcher
+    return model.dispatcher
 
 
 @pytest.fixture(params=[chat_model, llm], ids=["langchain", "llama_index"])

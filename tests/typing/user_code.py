@@ -10,6 +10,9 @@ from typing import Any, assert_type
 import numpy as np
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.llms import LLM
 from numpy.typing import NDArray
 
 from mixllm_integrations import (
@@ -31,6 +34,13 @@ from mixllm_integrations import (
     StaticEncoder,
 )
 from mixllm_integrations.core.encoder import Encoder, encoder_spec, load_encoder
+from mixllm_integrations.llama_index import (
+    Asking,
+    CandidateLLM,
+    MixLLM,
+    MixLLMEmbedding,
+    RoutingRule,
+)
 from mixllm_integrations.training import (
     Adaptive,
     Collection,
@@ -152,6 +162,25 @@ def chat(cheap: BaseChatModel, strong: BaseChatModel, router: Router) -> AIMessa
     assert_type(answer, AIMessage)
     message: BaseMessage = answer
     return message if isinstance(message, AIMessage) else answer
+
+
+async def converse(cheap: LLM, strong: LLM, router: Router) -> ChatResponse:
+    llm = MixLLM(
+        [cheap, CandidateLLM(llm=strong, name="strong", prior_quality=0.9)],
+        router=router,
+        rules=[RoutingRule(when=lambda messages: len(messages) > 9, among=["strong"])],
+    )
+    every: LLM = llm
+    embedding: BaseEmbedding = MixLLMEmbedding()
+    assert_type(embedding.get_text_embedding("a text"), list[float])
+    with llm.asking(session_id="7", candidate="strong") as asked:
+        answer = await every.achat([ChatMessage("What is 7 times 8?")])
+    assert_type(asked, Asking)
+    assert_type(asked.cost, float)
+    assert_type(llm.record_feedback(asked, 1.0, kind="binary"), bool)
+    llm.add_candidate(cheap)
+    llm.rename_candidate("strong", "stronger")
+    return answer
 
 
 def configured(file: Path) -> MixLLMChatModel:

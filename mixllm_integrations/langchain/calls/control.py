@@ -5,45 +5,22 @@ call, and `with_config` or `configurable` set it for a while.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
 
-from mixllm_integrations.core.types import Requirement
 from mixllm_integrations.langchain.calls.messages import loop_candidate
 from mixllm_integrations.langchain.calls.texts import whole_texts
 from mixllm_integrations.langchain.candidates.needs import Needs
-from mixllm_integrations.serving import (
-    CONTROLS,
-    CallOptions,
-    checked_controls,
-    verdict,
-)
+from mixllm_integrations.serving import CONTROLS, checked_controls
+from mixllm_integrations.serving.wishes import Wish
+from mixllm_integrations.serving.wishes import wish_of as shared_wish_of
 
 if TYPE_CHECKING:
     from mixllm_integrations.langchain.pool import ModelPool
 
-__all__ = ["Wish", "config_specs", "wish_of"]
-
-
-class Wish(NamedTuple):
-    """What a call asks of the choice.
-
-    Parameters
-    ----------
-    options
-        For the dispatcher.
-    among
-        Who may answer; ``None``: every candidate of the router.
-    requires
-        Abilities needed.
-    """
-
-    options: CallOptions
-    among: tuple[str, ...] | None
-    requires: tuple[Requirement, ...]
+__all__ = ["config_specs", "wish_of"]
 
 
 def wish_of(
@@ -81,34 +58,19 @@ def wish_of(
     UnknownCandidateError
         If it names a candidate that is not there.
     """
-    controls = _controls(arguments, config)
-    barred = model.seating.abilities.barred(needs)
-    loop = loop_candidate(messages)
-    requires, allowed = needs.requires, None
-    dispatcher = model.dispatcher
-    current = dispatcher.renames.current
-    if model.rules:
-        texts = [text for m in messages for text in whole_texts(m)]
-        said = verdict(model.rules, messages, texts, dispatcher.names, current)
-        barred = {**barred, **said.barred}
-        allowed = said.allowed
-        requires = tuple(dict.fromkeys((*requires, *said.requires)))
-    among = model.among()
-    if allowed is not None:  # not even those may answer who come while it runs
-        names = among if among is not None else dispatcher.names()
-        permitted = {current(name, names) for name in allowed}
-        among = tuple(name for name in names if name in permitted)
-    meant = _meant(model, arguments, controls)
-    if not (controls or barred or loop or meant):
-        return Wish(model.usual_options, among, requires)
-    if len(meant) > 1:  # several that share a model: the best of these
-        among = meant if among is None else tuple(n for n in among if n in meant)
-    session = controls.pop("session_id", None)
-    asked = {**controls, "candidate": meant[0] if len(meant) == 1 else None}
-    options = replace(
-        model.usual_options, barred=barred, prefer=loop, session=session, **asked
+    named = model.meant_by(arguments.get("model"))
+    if named:
+        arguments.pop("model")
+    return shared_wish_of(
+        model,
+        messages,
+        _controls(arguments, config),
+        texts=lambda: [text for m in messages for text in whole_texts(m)],
+        requires=needs.requires,
+        barred=model.seating.abilities.barred(needs),
+        loop=loop_candidate(messages),
+        named=named,
     )
-    return Wish(options, among, requires)
 
 
 def config_specs() -> list[ConfigurableFieldSpec]:
@@ -158,19 +120,3 @@ def _session(
         if place.get(name):
             return str(place[name])
     return None
-
-
-def _meant(
-    model: "ModelPool", arguments: dict[str, Any], controls: dict[str, Any]
-) -> tuple[str, ...]:
-    """Return whom the caller names; nobody if it names none."""
-    for name in ("shadow", "candidate"):
-        if name in controls and not model.meant_by(controls[name]):
-            raise model.unknown(controls[name])
-    if "shadow" in controls:
-        controls["shadow"] = model.meant_by(controls["shadow"])[0]
-    forced = controls.pop("candidate", None)
-    if meant := model.meant_by(arguments.get("model")):
-        arguments.pop("model")
-        return meant
-    return model.meant_by(forced)

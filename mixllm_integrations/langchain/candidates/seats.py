@@ -1,6 +1,5 @@
 """The chosen models as they are called: settings applied, ready to be asked."""
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,12 +8,12 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.runnables import Runnable
 
 from mixllm_integrations.core.router import Router
-from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.langchain.candidates.needs import Abilities
 from mixllm_integrations.langchain.capabilities import CandidateModel
 from mixllm_integrations.langchain.history import provider_of
+from mixllm_integrations.serving.members import Presence, Present, meanings
 
-__all__ = ["SETTINGS", "Present", "Seat", "Seating", "Target", "seats_of"]
+__all__ = ["SETTINGS", "Seat", "Seating", "Target", "seats_of"]
 
 #: Settings of the routed model that hold for whoever answers.
 SETTINGS = (
@@ -75,21 +74,6 @@ class Target(NamedTuple):
     seconds: float | None
 
 
-class Present(NamedTuple):
-    """Which candidates of one model its router has.
-
-    Parameters
-    ----------
-    among
-        Their names; ``None``: the router has no others.
-    all_here
-        Whether none is missing.
-    """
-
-    among: tuple[str, ...] | None
-    all_here: bool = False
-
-
 class Seating:
     """All candidates of one model as they are called; never changes.
 
@@ -115,8 +99,8 @@ class Seating:
     """
 
     __slots__ = (
-        "_last",
         "_meant",
+        "_presence",
         "abilities",
         "by_name",
         "candidates",
@@ -134,14 +118,8 @@ class Seating:
         self.by_name = seats_of(named, settings, timeout_seconds)
         self.providers = {name: seat.provider for name, seat in self.by_name.items()}
         self.abilities = Abilities(named)
-        meant: dict[str, tuple[str, ...]] = {}
-        for name, candidate in named:
-            model_name = candidate.model_name()
-            if model_name is not None:
-                meant[model_name] = (*meant.get(model_name, ()), name)
-        # A candidate's own name goes before what another one's model is called.
-        self._meant = meant | {name: (name,) for name, _ in named}
-        self._last: tuple[tuple[Candidate, ...], Present] = ((), Present(()))
+        self._meant = meanings((name, c.model_name()) for name, c in named)
+        self._presence = Presence(self.by_name)
 
     def meant_by(self, name: object) -> tuple[str, ...]:
         """Return the candidates that a name stands for.
@@ -172,18 +150,7 @@ class Seating:
         Present
             Whom of these the router has.
         """
-        known, last = router.candidates, self._last
-        # Mostly the very same objects: cheaper than to compare names.
-        if len(known) != len(last[0]) or not all(map(operator.is_, known, last[0])):
-            self._last = last = (known, self._shared(known))
-        return last[1]
-
-    def _shared(self, known: Sequence[Candidate]) -> Present:
-        shared = tuple(c.name for c in known if c.name in self.by_name)
-        return Present(
-            None if shared and len(shared) == len(known) else shared,
-            all_here=len(shared) == len(self.by_name),
-        )
+        return self._presence.of(router)
 
 
 def seats_of(

@@ -7,18 +7,18 @@ from itertools import islice
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from langchain_core.messages import BaseMessage
-
 from mixllm_integrations.core.checks import number_between
 from mixllm_integrations.core.errors import UnknownDecisionError
-from mixllm_integrations.serving import Dispatcher, record_of
+from mixllm_integrations.serving.dispatch import Dispatcher
+from mixllm_integrations.serving.feedback import record_of
 
 __all__ = ["RunIds", "run_ids_of"]
 
-# A UUID with its dashes, which the id of a decision never has; LangChain puts
-# that of the LLM run into the id of a message that has none of its own.
+# A UUID with its dashes, which the id of a decision never has. LangChain puts that
+# of the LLM run into the id of a message that has none of its own, LlamaIndex the
+# name of the method before that of a span.
 _WRITTEN = re.compile(
-    r"(?:lc_run--)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    r"(?:lc_run--|[\w.<>]+-)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
     r"(?:-\d+)?",
     re.IGNORECASE,
 )
@@ -65,8 +65,8 @@ class RunIds:
         decision_id
             Which decision.
         *run_ids
-            The chain run of the call, its parent, its LLM run; ``None``: no
-            such run.
+            LangChain's chain run of the call, its parent, its LLM run; LlamaIndex's
+            span and event. ``None``: no such run.
         """
         with self._lock:
             for run_id in run_ids:
@@ -82,8 +82,8 @@ class RunIds:
         Parameters
         ----------
         run_id
-            A UUID, with dashes if it is a string, or the id of a message that
-            LangChain made from it.
+            A UUID, with dashes if it is a string, or the id of a message or a span
+            that was made from it.
 
         Returns
         -------
@@ -138,8 +138,9 @@ class RunIds:
             if decision_id is None:
                 raise UnknownDecisionError(str(answer))
             return decision_id
-        if isinstance(answer, BaseMessage) and answer.id and record_of(answer) is None:
-            return self.decision_of(answer.id) or answer
+        written = getattr(answer, "id", None)
+        if isinstance(written, str) and record_of(answer) is None:
+            return self.decision_of(written) or answer
         return answer
 
 
