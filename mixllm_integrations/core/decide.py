@@ -291,7 +291,8 @@ class Decider:
         """Return a decision, and what made it; its money is reserved if it `takes`."""
         waits = self._waiting.expected_seconds(self._names)
         penalties = self._waiting.penalties(
-            waits, tolerance_seconds=terms.waiting_tolerance_seconds
+            waits + self._waiting.scatter_seconds(self._names, waits),
+            tolerance_seconds=terms.waiting_tolerance_seconds,
         )
         learned, spread = self._experience, expected.spread
         optimism = learned.optimism(self._names) if policy.exploration else None

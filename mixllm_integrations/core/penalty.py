@@ -32,7 +32,10 @@ class WaitingPenalty:
     -----
     Source: MixLLM Eq. 10 for a penalty that is exponential in the waiting time
     against τ. That it is exactly 0 without a wait, and the line, are our choice:
-    of two overloaded candidates the shorter queue is still the better one.
+    of two overloaded candidates the shorter queue is still the better one. So is
+    the shape: at half of τ a wait costs next to nothing, for nobody is late there,
+    and at τ more than any answer is worth. What makes a late answer likelier, that
+    a wait scatters, is added to it before: `QueueTable.scatter_seconds`.
 
     Examples
     --------
@@ -42,8 +45,8 @@ class WaitingPenalty:
     [0.0, 0.6321]
     """
 
-    sharpness: float = 5.0
-    margin: float = 0.5
+    sharpness: float = 20.0
+    margin: float = 0.7
     exponent_cap: float = 6.0
 
     def __post_init__(self) -> None:

@@ -4,11 +4,13 @@ Beside `waiting`, which keeps one of these for each candidate and holds the lock
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from mixllm_integrations.core.types import Candidate, Outcome
+import numpy as np
+
+from mixllm_integrations.core.types import Candidate, FloatArray, Outcome
 
 __all__ = ["Place", "Queue", "QueueTable"]
 
@@ -87,7 +89,11 @@ class Queue:
         ahead = self.calls + self.calls_elsewhere + 1 - self.concurrency
         if ahead <= 0:
             return 0.0
-        return ahead / self.concurrency * self._service()
+        return ahead * self.step()
+
+    def step(self) -> float:
+        """Seconds, on average, from one call's turn to that of the next."""
+        return self._service() / self.concurrency
 
     def enter(self, output_tokens: float) -> Place:
         """Count a call, with the length that was predicted for its answer."""
@@ -220,6 +226,32 @@ class QueueTable:
                 queue.calls_elsewhere, queue.tokens_elsewhere = calls, tokens
                 self._waits[name] = queue.wait()
             self._has_elsewhere = bool(loads)
+
+    def scatter_seconds(self, names: Sequence[str], waits: FloatArray) -> FloatArray:
+        """Return by how much waits usually miss what is expected.
+
+        Parameters
+        ----------
+        names
+            Of which candidates.
+        waits
+            What is expected of them, in seconds, shape ``(len(names),)``.
+
+        Returns
+        -------
+        FloatArray
+            Seconds, of the same shape; 0 where there is no wait.
+
+        Notes
+        -----
+        Our choice: turns come at random, so a wait of n of them scatters by √n:
+        the same wait is surer in a long queue that is served fast.
+        """
+        if not np.count_nonzero(waits):
+            return waits
+        with self._lock:
+            steps = [self._queues[name].step() for name in names]
+        return np.asarray(np.sqrt(waits * steps))
 
     def _expire(self) -> float:
         """Release calls that are too old; return the time that has passed."""

@@ -505,9 +505,10 @@ def test_the_penalty_for_waiting_is_the_one_worked_out_by_hand(make):
     first, second = router.route_batch([QUERY] * 2, input_tokens=[0, 0])
     assert first.prediction.waiting_seconds == 0.0
     assert first.prediction.waiting_penalty == 0.0
-    # One call of 1 + 256·0.01 s is ahead; exp(-2.5)·(exp(5·3.56/10) - 1).
+    # One call of 1 + 256·0.01 s is ahead, and scatters by as much: of 7.12 s,
+    # exp(-14)·(exp(20·7.12/10) - 1) = exp(0.24) - exp(-14).
     assert second.prediction.waiting_seconds == pytest.approx(3.56)
-    penalty = math.exp(-2.5) * (math.exp(1.78) - 1.0)
+    penalty = math.exp(0.24) - math.exp(-14)
     assert second.prediction.waiting_penalty == pytest.approx(penalty)
     behind = first.prediction.score - second.prediction.score
     assert behind == pytest.approx(0.1 * penalty)

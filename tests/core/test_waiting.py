@@ -282,11 +282,13 @@ def test_errors_and_abandoned_calls_release_without_teaching(waiting):
 
 
 def test_the_penalty_is_the_formula_worked_out_by_hand():
-    # sharpness 5, margin 1/2, τ = 30: at w = τ it is e^2.5 - e^-2.5 = 12.100.
+    # sharpness 20, margin 0.7, τ = 30: at w = τ it is e^6 - e^-14 = 403.4288.
     model = WaitingModel(tolerance_seconds=30.0)
     at_tolerance = model.penalties(np.array([30.0]))[0]
-    assert at_tolerance == pytest.approx(np.exp(2.5) - np.exp(-2.5), rel=1e-12)
-    assert at_tolerance == pytest.approx(12.100, abs=1e-3)
+    assert at_tolerance == pytest.approx(np.exp(6) - np.exp(-14), rel=1e-12)
+    assert at_tolerance == pytest.approx(403.4288, abs=1e-4)
+    # At half of τ, where nobody is late, e^-4 - e^-14: at weight 0.1 two thousandths.
+    assert model.penalties(np.array([15.0]))[0] == pytest.approx(0.0183148, abs=1e-7)
 
 
 @settings(deadline=None)
@@ -301,6 +303,37 @@ def test_the_penalty_is_zero_at_rest_finite_and_never_falls(waits, tolerance):
     assert penalties[0] == 0.0
     assert (np.diff(penalties) >= 0).all()
     assert np.isfinite(penalties).all()
+
+
+def test_a_wait_scatters_by_the_root_of_the_turns_that_make_it_up():
+    clock_now = [0.0]
+    model = WaitingModel(clock=lambda: clock_now[0])
+    for name, first_token, served in (("slow", 4.0, 1), ("fast", 4.0, 4)):
+        model.add(
+            Candidate(
+                name,
+                1.0,
+                1.0,
+                time_to_first_token_seconds=first_token,
+                seconds_per_output_token=0.0,
+                max_concurrency=served,
+            )
+        )
+    model.add(Candidate("idle", 1.0, 1.0))
+    # Turns of 4 s and of 4 / 4 = 1 s; 4 and 19 calls under way: waits of 4 turns
+    # and of 16, the own one included.
+    for i in range(4):
+        model.start("slow", f"s{i}", output_tokens=10)
+    for i in range(19):
+        model.start("fast", f"f{i}", output_tokens=10)
+    names = ["slow", "fast", "idle"]
+    waits = model.expected_seconds(names)
+    assert waits.tolist() == [16.0, 16.0, 0.0]
+    assert model.scatter_seconds(names, waits).tolist() == [8.0, 4.0, 0.0]
+    slow, fast, idle = model.penalties(waits + model.scatter_seconds(names, waits))
+    assert slow > fast > idle == 0.0
+    at_rest = np.zeros(2)
+    assert model.scatter_seconds(["slow", "unknown"], at_rest).tolist() == [0.0, 0.0]
 
 
 def test_of_two_overloaded_candidates_the_shorter_queue_is_charged_less():

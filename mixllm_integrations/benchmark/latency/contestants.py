@@ -78,7 +78,11 @@ class RefreshedWaiting(WaitingModel):
         clock: Callable[[], float],
         tolerance_seconds: float,
     ) -> None:
-        super().__init__(tolerance_seconds=tolerance_seconds, clock=clock)
+        # What may be long past is charged earlier: nothing stops a rush before
+        # the next look.
+        super().__init__(
+            tolerance_seconds=tolerance_seconds, sharpness=5.0, margin=0.5, clock=clock
+        )
         self._now, self._every = clock, every_seconds
         self._next_look = -math.inf
         self._seen: dict[str, float] = {}
@@ -91,6 +95,10 @@ class RefreshedWaiting(WaitingModel):
             found = super().expected_seconds(names).tolist()
             self._seen = dict(zip(names, found, strict=True))
         return np.array([self._seen[name] for name in names])
+
+    def scatter_seconds(self, _names: Sequence[str], waits: FloatArray) -> FloatArray:
+        """Return nothing: how many calls make up a wait is not known."""
+        return np.zeros(waits.shape)
 
 
 class RefreshedRouter(Router):
