@@ -28,7 +28,7 @@ from mixllm_integrations.langchain.calls.messages import (
 )
 from mixllm_integrations.langchain.calls.signals import is_cut_short
 from mixllm_integrations.langchain.calls.usage_watch import UsageWatch
-from mixllm_integrations.llama_index.messages import usage_of
+from mixllm_integrations.llama_index.usage import usage_of
 from mixllm_integrations.serving import error_facts, errors
 from mixllm_integrations.serving.retry_after import retry_after_seconds
 from mixllm_integrations.serving.told import told_cost, told_tokens
@@ -205,8 +205,11 @@ def test_a_run_that_answers_nothing_is_heard(generations):
 def test_usage_is_read_of_any_response_of_llama_index(raw, extra):
     response = ChatResponse(message=ChatMessage("ok"), raw=None)
     response.__dict__.update(raw=raw, additional_kwargs=extra)
-    for count in usage_of(response):
-        assert count is None or 0 <= count <= 10**9
+    found = usage_of(response)
+    # Three counts make what Anthropic read: told, from its cache, and into it.
+    for count in (found.read, found.written, found.cache.read, found.cache.written):
+        assert count is None or 0 <= count <= 3 * 10**9
+    assert isinstance(found.is_cut_short, bool)
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,13 @@ def _schema(url: str, own: str) -> Iterator[str]:
     plain = parsed(url)
     engine = sa.create_engine(plain)
     with engine.begin() as connection:
-        connection.execute(sa.text(f"CREATE SCHEMA {own}"))
+        connection.execute(sa.schema.CreateSchema(own))
     inner = plain.update_query_dict({"options": f"-csearch_path={own}"})
     try:
         yield inner.render_as_string(hide_password=False)
     finally:
         with engine.begin() as connection:
-            connection.execute(sa.text(f"DROP SCHEMA {own} CASCADE"))
+            connection.execute(sa.schema.DropSchema(own, cascade=True))
         engine.dispose()
 
 
