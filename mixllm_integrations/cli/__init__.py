@@ -51,7 +51,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     epilog="A way through: collect or record answers, fit, evaluate, calibrate, serve, "
-    "report. mixllm COMMAND --help shows examples of each.",
+    "report (an app writes the log). mixllm COMMAND --help shows examples of each.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -101,6 +101,7 @@ def _options(
 @app.command(
     epilog="[bold]Examples[/bold]\n\n  mixllm demo\n\n  mixllm demo -w 0.001 -n 5\n\n"
     "  mixllm demo --live --model openai:gpt-6-luna\n\n"
+    "Next, with prompts and models of your own: mixllm collect --help.\n\n"
     "Exit codes: 0 shown, 2 something cannot be used."
 )
 def demo(
@@ -166,7 +167,10 @@ def demo(
     if json_wanted:
         typer.echo(as_json(setup, steps))
     else:
+        from mixllm_integrations.cli.options import next_step
+
         show_run(console_of(), setup, steps, planned=len(prompts))
+        next_step("label prompts of your own: mixllm collect --help shows the files")
 
 
 def main() -> None:

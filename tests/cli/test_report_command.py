@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +39,11 @@ def test_a_page_is_written(mixllm, files, tmp_path):
     file = tmp_path / "new" / "report.html"
     run = mixllm("report", f"{files}/log.db", "-o", str(file))
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(f"wrote {file} (")
+    found, wrote = run.stdout.splitlines()
+    assert re.fullmatch(
+        r"100 decisions cost 0\.\d+ USD, \d+% less than always asking large", found
+    )
+    assert wrote.startswith(f"wrote {file} (")
     assert run.stderr == ""
     assert sections(file)[:3] == ["glance", "curve", "shares"]
     assert "domains" in sections(file)
