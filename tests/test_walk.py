@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -112,28 +113,34 @@ def server():
         yield running
 
 
-# Reaches no other machine: whoever tries ends the command with a traceback.
+# A process that reaches for another machine is refused, and leaves its name.
 GUARD = """
+import pathlib
 import socket
 
-def only_here(address):
-    host = address[0] if isinstance(address, tuple) else "127.0.0.1"
+def only_here(host):
     if host not in ("127.0.0.1", "::1", "localhost"):
-        raise AssertionError(f"a connection to {host}")
+        attempts = pathlib.Path(__file__).with_name("attempts")
+        with attempts.open("a") as opened:
+            opened.write(f"{host}\\n")
+        raise OSError("no other machine is to be reached")
 
 class Guarded(socket.socket):
     def connect(self, address):
-        only_here(address)
+        if isinstance(address, tuple):
+            only_here(address[0])
         return super().connect(address)
 
     def connect_ex(self, address):
-        only_here(address)
+        if isinstance(address, tuple):
+            only_here(address[0])
         return super().connect_ex(address)
 
 _named = socket.getaddrinfo
 
 def getaddrinfo(host, *args, **options):
-    only_here((host or "localhost",))
+    if host is not None:
+        only_here(host)
     return _named(host, *args, **options)
 
 socket.socket = Guarded
@@ -151,13 +158,12 @@ def walked(server, tmp_path_factory, project_root):
         for name, value in os.environ.items()
         if not name.startswith(("LANG", "OPENAI", "ANTHROPIC"))
         and not name.upper().endswith("_PROXY")
-        and name not in {"FORCE_COLOR", "COLUMNS"}
+        and name not in {"FORCE_COLOR", "COLUMNS", "PYTHONWARNINGS"}
     }
     environment = {
         **inherited,
         "PYTHONPATH": os.pathsep.join([str(guard), str(project_root)]),
         "PYTHONIOENCODING": "utf-8",
-        "PYTHONWARNINGS": "ignore",  # of other people's packages
         "WALK_KEY": KEY,
     }
 
@@ -182,8 +188,21 @@ def walked(server, tmp_path_factory, project_root):
         lines = "\n".join(map(json.dumps, rows)) + "\n"
         (folder / name).write_text(lines, encoding="utf-8")
 
-    steps = SimpleNamespace(folder=folder)
-    steps.demo = mixllm("demo", "--json")
+    def at_once(**commands):
+        """Run commands that do not touch each other's files, two at a time."""
+        with ThreadPoolExecutor(2) as pool:
+            runs = {name: pool.submit(mixllm, *c) for name, c in commands.items()}
+        for name, started in runs.items():
+            setattr(steps, name, started.result())
+
+    steps = SimpleNamespace(folder=folder, attempts=guard / "attempts")
+    call = "import socket; socket.create_connection(('192.0.2.1', 9))"
+    refused = subprocess.run(
+        [sys.executable, "-c", call], env=environment, capture_output=True, check=False
+    )
+    assert b"no other machine" in refused.stderr  # the guard is in force
+    assert steps.attempts.read_text() == "192.0.2.1\n"
+    steps.attempts.unlink()
 
     both = [make(n) for n in range(26) for make in (addition, power)]
     rows = [{"prompt": text, "reference": answer} for text, answer in both]
@@ -194,7 +213,7 @@ def walked(server, tmp_path_factory, project_root):
 
     collect = ("collect", "prompts.jsonl", "-c", "candidates.toml")
     collect += ("--max-cost", str(LIMIT))
-    steps.unconfirmed = mixllm(*collect)
+    at_once(demo=("demo", "--json"), unconfirmed=collect)
     steps.asked_unconfirmed = len(server.requests)
     steps.collected = mixllm(*collect, "--yes", "--json")
     steps.asked = Counter(request.model for request in server.requests)
@@ -222,15 +241,15 @@ def walked(server, tmp_path_factory, project_root):
     steps.app = run("app.py")
 
     hard = power(50)[0]
-    steps.explained = mixllm("inspect", hard, "-r", "router")
-    strengths = ("--candidate", "small", "-r", "router", "--json", "-")
-    steps.strengths = mixllm("inspect", *strengths)
-    steps.log = mixllm("inspect", "sqlite:///mixllm.db", "--json", "-")
-    steps.learned = mixllm(
-        *("fit", "sqlite:///mixllm.db", "-r", "router", "-o", "router2", "--json")
+    router, log = ("-r", "router"), "sqlite:///mixllm.db"
+    at_once(
+        explained=("inspect", hard, *router),
+        strengths=("inspect", "--candidate", "small", *router, "--json", "-"),
+        log=("inspect", log, "--json", "-"),
+        learned=("fit", log, *router, "-o", "router2", "--json"),
+        reported=("report", log, "-o", "report.html"),
+        figures=("report", log, "--json"),
     )
-    steps.reported = mixllm("report", "sqlite:///mixllm.db", "-o", "report.html")
-    steps.figures = mixllm("report", "sqlite:///mixllm.db", "--json")
     return steps
 
 
@@ -389,6 +408,10 @@ def test_only_what_is_meant_to_be_said_is_said_on_standard_error(walked):
         assert re.fullmatch(r"\d+ of 60 prompts are to be asked", head), name
     (note,) = walked.evaluated.stderr.splitlines()
     assert note.startswith("note: the router was fitted on 60 of these 60 queries")
+
+
+def test_no_step_reached_for_another_machine(walked):
+    assert not walked.attempts.exists(), walked.attempts.read_text()
 
 
 def test_no_step_shows_the_key_or_a_control_character(walked):

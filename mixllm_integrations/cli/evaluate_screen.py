@@ -13,6 +13,7 @@ from mixllm_integrations.core.types import Calibration
 __all__ = ["show_calibration", "show_judged"]
 
 _PER = 1_000.0
+_ALL_OF_IT = 0.995  # of the cost of always asking the strongest
 
 
 def show_judged(console: Console, found: Judged) -> None:
@@ -115,6 +116,12 @@ def show_calibration(console: Console, found: Calibration, target: str) -> None:
     console.print(grid)
     note = f"{found.n_queries:,} queries; in brackets: 95 % intervals over them."
     console.print(note, style="dim")
+    if found.target_reached and found.relative_cost >= _ALL_OF_IT:
+        console.print(
+            f"That is no cheaper than always asking {found.strongest}: more records, "
+            "or a lower target, may show where another one will do.",
+            style="yellow",
+        )
 
 
 def _short(found: Interval) -> str:

@@ -99,7 +99,7 @@ def test_a_calibrated_value_is_not_lost_without_a_word(mixllm, files, router):
     assert "had a willingness to pay of 0.0042 USD, this one has 0.02" in run.stderr
     assert mixllm(*fit, "-w", "0.3").stderr == ""  # that was chosen
     (router / "manifest.json").write_text("{}")
-    assert mixllm(*fit).returncode == 0  # what was broken is replaced
+    assert mixllm(*fit).returncode == 2  # it is not known whose that is
 
 
 def test_on_a_terminal_the_next_step_is_told(mixllm, files, tmp_path):
@@ -277,6 +277,18 @@ def test_a_target_that_no_value_meets_is_exit_code_1_and_saves_nothing(
     assert told(run)["saved"] is None
     assert "nothing is saved" in run.stderr
     assert not (tmp_path / "tuned").exists()
+
+
+def test_a_target_that_saves_nothing_is_told_so(mixllm, files, router):
+    asked = ("calibrate", f"{files}/held_out.jsonl", "-r", str(router))
+    run = mixllm(*asked, "--cost-target", "1")
+    assert run.returncode == 0, run.stderr
+    is_all = re.search(r"cost .* USD per 1,000 +(\d+\.\d)% of the", run.stdout)
+    assert is_all
+    said = "no cheaper than always asking large" in run.stdout
+    assert said is (float(is_all[1]) >= 99.5)
+    run = mixllm(*asked, "--cost-target", "0.5")
+    assert "no cheaper" not in run.stdout
 
 
 def test_calibrate_leaves_records_of_others_out(mixllm, files, router):
