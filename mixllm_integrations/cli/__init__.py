@@ -37,12 +37,30 @@ class _LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
         """Return the command of that name, importing its module if needed."""
+        command: Any = None
         if cmd_name in _LAZY:
             # An app of one command is that command, any other is a group.
             command = typer.main.get_command(import_module(_LAZY[cmd_name]).app)
             command.name = cmd_name
-            return command
-        return super().get_command(ctx, cmd_name)
+        else:
+            command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _name_no_type(command, ctx)
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the help of the command without a command."""
+        _name_no_type(self, ctx)
+        super().format_help(ctx, formatter)
+
+
+def _name_no_type(command: Any, ctx: Any) -> None:  # noqa: ANN401
+    """Let help show flags without a type: `--json <bool>` looks as if it took one."""
+    for option in command.get_params(ctx):
+        if getattr(option, "is_flag", False) or getattr(option, "count", False):
+            option.metavar = ""
+    for under in getattr(command, "commands", {}).values():
+        _name_no_type(under, ctx)
 
 
 app = typer.Typer(
