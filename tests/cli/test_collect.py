@@ -239,6 +239,23 @@ def test_a_judge_outside_the_file_needs_a_known_price(mixllm, folder):
     assert (done.returncode, "no list price" in done.stderr) == (2, True)
 
 
+def test_a_key_that_is_missing_is_named(mixllm, folder, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (folder / "prompts.jsonl").write_text('{"prompt": "Write."}')
+    done = mixllm(*ARGUMENTS, "--judge", "openai:gpt-4o")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --judge: model cannot be made of these")
+    told = "OPENAI_API_KEY is not set: set it, or name another variable by api_key_env"
+    assert told in done.stderr
+
+
+def test_a_row_without_a_prompt_is_told_where_it_belongs(mixllm, folder):
+    (folder / "prompts.jsonl").write_text('{"text": "Write."}')
+    done = mixllm(*ARGUMENTS)
+    assert done.returncode == 2
+    assert "line 1: there is no prompt: write it under the name prompt," in done.stderr
+
+
 def test_adaptive_asks_less(mixllm, folder):
     rows = [{"prompt": f"{n} times 1?", "reference": "2"} for n in range(60)]
     (folder / "prompts.jsonl").write_text(

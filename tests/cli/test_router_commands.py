@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from mixllm_integrations import Router
+from mixllm_integrations import Calibration, Router
+from mixllm_integrations.cli.evaluate_screen import show_calibration
+from mixllm_integrations.cli.screen import console_of
 
 COMMANDS = ("fit", "evaluate", "calibrate", "report", "inspect")
 
@@ -279,16 +281,27 @@ def test_a_target_that_no_value_meets_is_exit_code_1_and_saves_nothing(
     assert not (tmp_path / "tuned").exists()
 
 
-def test_a_target_that_saves_nothing_is_told_so(mixllm, files, router):
-    asked = ("calibrate", f"{files}/held_out.jsonl", "-r", str(router))
-    run = mixllm(*asked, "--cost-target", "1")
-    assert run.returncode == 0, run.stderr
-    is_all = re.search(r"cost .* USD per 1,000 +(\d+\.\d)% of the", run.stdout)
-    assert is_all
-    said = "no cheaper than always asking large" in run.stdout
-    assert said is (float(is_all[1]) >= 99.5)
-    run = mixllm(*asked, "--cost-target", "0.5")
-    assert "no cheaper" not in run.stdout
+@pytest.mark.parametrize(
+    ("share", "reached", "is_told"),
+    [(1.0, True, True), (0.6, True, False), (1.0, False, False)],
+)
+def test_a_target_that_saves_nothing_is_told_so(share, reached, is_told):
+    found = Calibration(
+        willingness_to_pay=0.01,
+        quality=0.9,
+        cost=0.001,
+        relative_quality=1.0,
+        relative_cost=share,
+        relative_quality_interval=(0.9, 1.0),
+        relative_cost_interval=(share, share),
+        strongest="large",
+        n_queries=60,
+        target_reached=reached,
+    )
+    console = console_of(io.StringIO())
+    show_calibration(console, found, "0.97 of the quality")
+    shown = console.file.getvalue()
+    assert ("no cheaper than always asking large" in shown) is is_told
 
 
 def test_calibrate_leaves_records_of_others_out(mixllm, files, router):
