@@ -157,7 +157,11 @@ def test_what_fails_is_listed_with_an_exit_code_of_its_own(mixllm, folder, serve
     assert len(server.requests_to("gpt-large")) == 11
 
 
-def test_a_grade_that_cannot_be_read_is_told_in_words(mixllm, folder, server):
+def test_a_grade_that_cannot_be_read_is_told_in_words(
+    mixllm, folder, server, monkeypatch
+):
+    asking = "mixllm_integrations.training.labelling.asking"
+    monkeypatch.setattr(f"{asking}._LONGEST_WAIT_SECONDS", 0.01)
     server.model("judge", answers=[Reply("Well done.")])
     rows = [{"prompt": "1?", "reference": "1"}, {"prompt": "Write to Ann."}]
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
