@@ -37,12 +37,30 @@ class _LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
         """Return the command of that name, importing its module if needed."""
+        command: Any = None
         if cmd_name in _LAZY:
             # An app of one command is that command, any other is a group.
             command = typer.main.get_command(import_module(_LAZY[cmd_name]).app)
             command.name = cmd_name
-            return command
-        return super().get_command(ctx, cmd_name)
+        else:
+            command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _name_no_type(command, ctx)
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the help of the command without a command."""
+        _name_no_type(self, ctx)
+        super().format_help(ctx, formatter)
+
+
+def _name_no_type(command: Any, ctx: Any) -> None:  # noqa: ANN401
+    """Let help show flags without a type: `--json <bool>` looks as if it took one."""
+    for option in command.get_params(ctx):
+        if getattr(option, "is_flag", False) or getattr(option, "count", False):
+            option.metavar = ""
+    for under in getattr(command, "commands", {}).values():
+        _name_no_type(under, ctx)
 
 
 app = typer.Typer(
@@ -51,7 +69,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     epilog="A way through: collect or record answers, fit, evaluate, calibrate, serve, "
-    "report. mixllm COMMAND --help shows examples of each.",
+    "report (an app writes the log). mixllm COMMAND --help shows examples of each.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -101,6 +119,7 @@ def _options(
 @app.command(
     epilog="[bold]Examples[/bold]\n\n  mixllm demo\n\n  mixllm demo -w 0.001 -n 5\n\n"
     "  mixllm demo --live --model openai:gpt-6-luna\n\n"
+    "Next, with prompts and models of your own: mixllm collect --help.\n\n"
     "Exit codes: 0 shown, 2 something cannot be used."
 )
 def demo(
@@ -166,7 +185,10 @@ def demo(
     if json_wanted:
         typer.echo(as_json(setup, steps))
     else:
+        from mixllm_integrations.cli.options import next_step
+
         show_run(console_of(), setup, steps, planned=len(prompts))
+        next_step("label prompts of your own: mixllm collect --help shows the files")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from mixllm_integrations.cli.options import (
     check_output,
     command_app,
     load_router,
+    next_step,
     print_json,
     read_records,
     tell,
@@ -34,11 +35,11 @@ app = command_app("calibrate")
 _EXAMPLES = """
 [bold]Examples[/bold]
 
-  mixllm calibrate labels.jsonl --router ROUTER --quality-target 0.97
+  mixllm calibrate records.jsonl -r router --quality-target 0.97
 
-  mixllm calibrate labels.jsonl -r ROUTER --cost-target 0.25 --apply
+  mixllm calibrate records.jsonl -r router --cost-target 0.25 --apply
 
-  mixllm calibrate labels.jsonl -r ROUTER --quality-target 0.97 -o TUNED
+  mixllm calibrate records.jsonl -r router --quality-target 0.97 -o tuned
 
 Records that the router was fitted on are judged by fits without them.
 
@@ -84,6 +85,11 @@ def calibrate(
     """Find the willingness to pay that meets a target, and say what to expect of it."""
     if apply and output is not None:
         raise ConfigurationError("pass either --apply or -o, not both")
+    if (quality_target is None) == (cost_target is None):
+        raise ConfigurationError(
+            "pass either --quality-target or --cost-target, such as --quality-target "
+            "0.97"
+        )
     if output is not None:
         check_output(output)
     judged = load_router(router)
@@ -112,6 +118,7 @@ def calibrate(
         show_calibration(console_of(), result, asked)
         if saved is not None:
             typer.echo(f"saved with that value: {saved}")
+            next_step(f'mixllm inspect "A prompt of yours" -r {saved}')
         elif result.target_reached:
             typer.echo("nothing is saved; add --apply, or -o FOLDER")
     if not result.target_reached:

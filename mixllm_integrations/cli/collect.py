@@ -1,12 +1,20 @@
 """`mixllm collect`: from one's own prompts to records that a router learns from."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mixllm_integrations.cli.options import (
+    JsonFlag,
+    SkipOption,
+    command_app,
+    next_step,
+    print_json,
+    tell,
+    usd,
+)
 from mixllm_integrations.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,14 +28,51 @@ INCOMPLETE, LIMIT_REACHED = 3, 4
 _INTERRUPTED = 130  # as a shell says it
 _SHOWN_FAILURES = 20
 
-app = typer.Typer(
-    name="collect",
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app("collect")
+
+_EXAMPLES = """
+[bold]Examples[/bold]
+
+  mixllm collect prompts.jsonl -c candidates.toml --estimate
+
+  mixllm collect prompts.jsonl -c candidates.toml --max-cost 5 -o records.jsonl
+
+  mixllm collect log.jsonl -o records.jsonl
+
+[bold]prompts.jsonl[/bold]: one object a line
+
+  {"prompt": "What is 17 * 23?", "reference": "391"}
+
+  {"prompt": "Write to a late customer."}
+
+What has no reference is graded by the judge. [bold]candidates.toml[/bold]:
+
+  \\[\\[candidates]]
+
+  model = "openai:gpt-4o-mini"
+
+  name = "small"
+
+  api_key_env = "OPENAI_API_KEY"
+
+  arguments = { base_url = "https://api.openai.com/v1" }
+
+  \\[judge]
+
+  model = "openai:gpt-4o"
+
+One table \\[\\[candidates]] for each model; arguments are those of its class. A
+model without a list price needs both input_cost_per_million_tokens and
+output_cost_per_million_tokens, in USD.
+
+Run it again to go on after an interruption: nothing is paid for twice.
+
+Exit codes: 0 all is there, 2 something cannot be used (nothing was asked),
+3 answers or grades are missing, 4 the spending limit ended it.
+"""
 
 
-@app.command()
+@app.command(epilog=_EXAMPLES)
 def collect(
     prompts: Annotated[
         Path,
@@ -43,12 +88,20 @@ def collect(
         typer.Option(
             "--candidates",
             "-c",
-            metavar="TOML",
-            help="The models; without it only graded answers of the log are taken.",
+            metavar="FILE",
+            help="The models (.toml, .json); without it only graded answers of the "
+            "log are taken.",
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="JSONL", help="The records.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="Where the records go (.jsonl).",
+        ),
     ] = Path("records.jsonl"),
     judge: Annotated[
         str | None,
@@ -86,9 +139,15 @@ def collect(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option("--sample", "-n", min=1, help="Only so many prompts, by lot."),
+        typer.Option(
+            "--sample",
+            "-n",
+            min=1,
+            metavar="N",
+            help="Only so many prompts, by lot.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of that lot.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of that lot.")] = 0,
     max_cost: Annotated[
         float | None,
         typer.Option(
@@ -100,7 +159,8 @@ def collect(
         ),
     ] = None,
     concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, help="Calls at once.")
+        int,
+        typer.Option("--concurrency", min=1, metavar="N", help="Calls at once."),
     ] = 8,
     adaptive: Annotated[
         float | None,
@@ -122,7 +182,10 @@ def collect(
         ),
     ] = False,
     max_output_tokens: Annotated[
-        int, typer.Option("--max-output-tokens", min=1, help="The longest answer.")
+        int,
+        typer.Option(
+            "--max-output-tokens", min=1, metavar="N", help="The longest answer."
+        ),
     ] = 2048,
     state: Annotated[
         Path | None,
@@ -132,25 +195,22 @@ def collect(
             help="What was paid for; beside the records, if not given.",
         ),
     ] = None,
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Go on after rows without a prompt.")
-    ] = False,
+    skip_bad_rows: SkipOption = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before money is spent.")
+        bool,
+        typer.Option(
+            "--yes", "-y", help="Do not ask before money is spent, nor need a terminal."
+        ),
     ] = False,
     only_estimate: Annotated[
-        bool, typer.Option("--estimate", help="Say what it would cost, and leave.")
+        bool,
+        typer.Option(
+            "--estimate", help="Say what it would cost, ask nobody, and leave."
+        ),
     ] = False,
-    json_wanted: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object at the end.")
-    ] = False,
+    json_wanted: JsonFlag = False,
 ) -> None:
-    """Label your own traffic: all models answer, the answers are graded.
-
-    Run it again to go on after an interruption: nothing is paid for twice.
-    Leaves with 0 if all is there, 3 if answers are missing, 4 if the spending
-    limit ended it, 2 if it could not begin.
-    """
+    """Label your own traffic: all models answer, the answers are graded."""
     if candidates is None:
         _import_only(prompts, out, skip_bad_rows=skip_bad_rows, as_json=json_wanted)
         return
@@ -181,6 +241,8 @@ def collect(
         _show_estimate(estimate, labelling, max_cost, as_json=False)
         _confirm(estimate, given=yes)
         code = _run(labelling, as_json=json_wanted)
+    if not code:
+        next_step(f"mixllm fit {out} -c {candidates} -o router")
     raise typer.Exit(code)
 
 
@@ -220,7 +282,7 @@ def _import_only(
         written = import_calls(log.calls, file)
         held = len(file.all())
     if as_json:
-        typer.echo(json.dumps({"file": str(out), "written": written, "records": held}))
+        print_json({"file": str(out), "written": written, "records": held})
     else:
         typer.echo(f"{written} graded answers of the log written to {out}, now {held}")
 
@@ -239,25 +301,28 @@ def _show_estimate(
             "spent_usd": estimate.spent,
             "imported": labelling.imported,
         }
-        typer.echo(json.dumps(told, indent=1))
+        print_json(told)
         return
     lines = [
-        f"  {name}: {count} answers, about {estimate.costs[name]:.4f} USD"
+        f"  {name}: {count} answers, about {usd(estimate.costs[name])} USD"
         for name, count in estimate.answers.items()
     ]
     if estimate.grades:
         lines.append(
-            f"  judge: {estimate.grades} verdicts, about {estimate.judge_cost:.4f} USD"
+            f"  judge: {estimate.grades} verdicts, about {usd(estimate.judge_cost)} USD"
         )
     head = f"{estimate.prompts} of {len(labelling.items)} prompts are to be asked"
     if labelling.imported:
         head += f"; {labelling.imported} graded answers were in the log"
-    lines = [head, *lines, f"  together about {estimate.cost:.4f} USD"]
+    total = f"  together about {usd(estimate.cost)} USD"
+    if estimate.assumed_tokens:
+        total += f", if answers have {estimate.assumed_tokens} tokens; none is known"
+    lines = [head, *lines, total]
     if estimate.spent:
-        lines.append(f"  spent before: {estimate.spent:.4f} USD")
+        lines.append(f"  spent before: {usd(estimate.spent)} USD")
     if limit is not None:
-        lines.append(f"  limit: {limit:.4f} USD")
-    typer.echo("\n".join(lines), err=True)
+        lines.append(f"  limit: {usd(limit)} USD")
+    tell("\n".join(lines))
 
 
 def _confirm(estimate: "Estimate", *, given: bool) -> None:
@@ -265,14 +330,14 @@ def _confirm(estimate: "Estimate", *, given: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            f"this is expected to cost {estimate.cost:.4f} USD: pass --yes to begin"
+            f"this is expected to cost {usd(estimate.cost)} USD: pass --yes to begin"
         )
     typer.confirm("Begin?", abort=True, err=True)
 
 
 def _show(found: "Collection", *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=1))
+        print_json(found.as_json())
     else:
         from rich.table import Table
 
@@ -287,12 +352,12 @@ def _show(found: "Collection", *, as_json: bool) -> None:
                 str(labels.records),
                 quality,
                 f"{labels.half_width:.3f}",
-                f"{labels.cost:.4f}",
+                usd(labels.cost),
             )
         console_of().print(table)
         typer.echo(
             f"{found.written} records written to {found.file}, now "
-            f"{len(found.records)}; {found.spent:.4f} USD spent"
+            f"{len(found.records)}; {usd(found.spent)} USD spent"
         )
     _show_failures(found)
 
@@ -309,11 +374,16 @@ def _show_failures(found: "Collection") -> None:
         typer.echo(f"{found.not_asked} answers were not needed", err=True)
     if not found.failures:
         return
-    lines = [
-        f"  prompt {failure.prompt}, {failure.candidate}: {failure.reason}"
-        for failure in found.failures[:_SHOWN_FAILURES]
-    ]
-    if len(found.failures) > _SHOWN_FAILURES:
-        lines.append(f"  and {len(found.failures) - _SHOWN_FAILURES} more (--json)")
-    head = f"{len(found.failures)} answers failed; the same command tries them again:"
-    typer.echo("\n".join([head, *lines]), err=True)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for failure in found.failures:
+        prompts = alike.setdefault((failure.candidate, failure.reason), [])
+        prompts.append(str(failure.prompt))
+    lines = []
+    for (candidate, reason), prompts in alike.items():
+        shown = ", ".join(prompts[:_SHOWN_FAILURES])
+        if len(prompts) > _SHOWN_FAILURES:
+            shown += f" and {len(prompts) - _SHOWN_FAILURES} more (--json)"
+        number = "prompt" if len(prompts) == 1 else "prompts"
+        lines.append(f"  {candidate}: {reason} ({number} {shown})")
+    head = f"missing records: {len(found.failures)}; the same command tries again:"
+    tell("\n".join([head, *lines]))

@@ -30,11 +30,11 @@ app = command_app("evaluate")
 _EXAMPLES = """
 [bold]Examples[/bold]
 
-  mixllm evaluate held_out.jsonl --router ROUTER
+  mixllm evaluate held_out.jsonl -r router
 
-  mixllm evaluate held_out.jsonl -r ROUTER --at-least-quality 0.95
+  mixllm evaluate held_out.jsonl -r router --at-least-quality 0.95
 
-  mixllm evaluate held_out.jsonl -r ROUTER --json > figures.json
+  mixllm evaluate held_out.jsonl -r router --json > figures.json
 
 Exit codes: 0 evaluated, 1 a bound was missed, 2 something cannot be used.
 """
@@ -66,7 +66,9 @@ def evaluate(
     ] = None,
     json_wanted: JsonFlag = False,
     skip_bad_rows: SkipOption = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the resampling.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of the resampling.")
+    ] = 0,
 ) -> None:
     """Judge a router beside each candidate, chance, the best mix and the oracle."""
     from mixllm_integrations.benchmark.judged import judge_router

@@ -13,6 +13,7 @@ from mixllm_integrations.core.types import Calibration
 __all__ = ["show_calibration", "show_judged"]
 
 _PER = 1_000.0
+_ALL_OF_IT = 0.995  # of the cost of always asking the strongest
 
 
 def show_judged(console: Console, found: Judged) -> None:
@@ -26,8 +27,9 @@ def show_judged(console: Console, found: Judged) -> None:
         From `judge_router`.
     """
     console.print(
-        f"{found.queries:,} queries; λ = {found.willingness_to_pay:.4g} USD per "
-        f"point of quality; the strongest candidate here is {found.strongest}"
+        f"{found.queries:,} queries; the willingness to pay is "
+        f"{found.willingness_to_pay:.4g} USD per point of quality; the strongest "
+        f"candidate here is {found.strongest}"
     )
     ways = (found.now, *found.singles, found.random, found.oracle)
     is_timed = any(math.isfinite(way.latency_seconds) for way in ways)
@@ -87,10 +89,11 @@ def show_calibration(console: Console, found: Calibration, target: str) -> None:
     target
         What was asked for, in words.
     """
-    reached = "reached" if found.target_reached else "NOT reached; the nearest is"
+    reached = "reached by" if found.target_reached else "NOT reached; the nearest is"
     console.print(
-        f"target {target} of {found.strongest}: {reached} λ = "
-        f"{found.willingness_to_pay:.4g} USD per point of quality"
+        f"target {target} of {found.strongest}: {reached} a "
+        f"willingness to pay of {found.willingness_to_pay:.4g} USD per point of "
+        "quality"
     )
     grid = Table.grid(padding=(0, 2))
     for name, value, share, interval in (
@@ -113,6 +116,12 @@ def show_calibration(console: Console, found: Calibration, target: str) -> None:
     console.print(grid)
     note = f"{found.n_queries:,} queries; in brackets: 95 % intervals over them."
     console.print(note, style="dim")
+    if found.target_reached and found.relative_cost >= _ALL_OF_IT:
+        console.print(
+            f"That is no cheaper than always asking {found.strongest}: more records, "
+            "or a lower target, may show where another one will do.",
+            style="yellow",
+        )
 
 
 def _short(found: Interval) -> str:

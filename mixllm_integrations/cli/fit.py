@@ -16,13 +16,14 @@ from mixllm_integrations.cli.options import (
     command_app,
     is_store,
     load_router,
+    next_step,
     opened_store,
     print_json,
     read_candidates,
     read_records,
     tell,
 )
-from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.core.errors import ConfigurationError, MixLLMError
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
@@ -35,13 +36,13 @@ app = command_app("fit")
 _EXAMPLES = """
 [bold]Examples[/bold]
 
-  mixllm fit labels.jsonl -o ROUTER --candidates candidates.toml
+  mixllm fit records.jsonl -c candidates.toml -o router
 
-  mixllm fit labels.parquet -o ROUTER --quality-target 0.97
+  mixllm fit records.parquet -c candidates.toml -o router --quality-target 0.97
 
-  mixllm fit newcomer.jsonl --router ROUTER --candidates all.toml -o ROUTER2
+  mixllm fit newcomer.jsonl -r router -c all.toml -o router2
 
-  mixllm fit sqlite:///mixllm.db --router ROUTER -o ROUTER2
+  mixllm fit sqlite:///mixllm.db -r router -o router2
 
 Without --candidates both prices of each candidate are estimated from the
 recorded tokens and costs. A log holds no prompts, but what the router read in
@@ -75,7 +76,9 @@ def fit(
     *,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Where to save it."),
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Where to save the router."
+        ),
     ],
     candidates: CandidatesOption = None,
     router: Annotated[
@@ -92,6 +95,7 @@ def fit(
         str | None,
         typer.Option(
             "--predictor",
+            metavar="KIND",
             help="auto (the default), ridge, forest, knn, mlp or ensemble.",
             show_default=False,
         ),
@@ -124,7 +128,10 @@ def fit(
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", help="Of all that is drawn; else 0.", show_default=False
+            "--seed",
+            metavar="N",
+            help="Of all that is drawn; else 0.",
+            show_default=False,
         ),
     ] = None,
     json_wanted: JsonFlag = False,
@@ -141,6 +148,7 @@ def fit(
         predictor, seed, willingness_to_pay, quality_target, cost_target, skip_bad_rows
     )
     learn = _from_log if is_store(records) else _from_records
+    before = _worth_of(output)
     learned, calibration, told = learn(records, candidates, router, wanted)
     learned.save(output)
     told |= {
@@ -153,9 +161,39 @@ def fit(
         print_json(told)
     else:
         _show(learned, calibration, told, wanted)
+    _say_more(learned, before, records, output, wanted)
     if calibration is not None and not calibration.target_reached:
         tell("the target is not reached: saved with the nearest value")
         raise typer.Exit(NOT_REACHED)
+
+
+def _worth_of(folder: Path) -> float | None:
+    """Return the willingness to pay of a router that is about to be replaced."""
+    if not (folder / "manifest.json").is_file():
+        return None
+    try:
+        return load_router(folder).willingness_to_pay
+    except MixLLMError:  # whatever is wrong with it, it goes
+        return None
+
+
+def _say_more(
+    learned: "Router", before: float | None, records: str, output: Path, wanted: _Wanted
+) -> None:
+    """Say what was lost with the router that was there, and what comes next."""
+    now = learned.willingness_to_pay
+    targets = (wanted.willingness_to_pay, wanted.quality_target, wanted.cost_target)
+    is_chosen = any(target is not None for target in targets)
+    if before is not None and before != now and not is_chosen:
+        tell(
+            f"note: the router that was at '{output}' had a willingness to pay of "
+            f"{before:.4g} USD, this one has {now:.4g}; calibrate it again, or "
+            "fit with --quality-target"
+        )
+    if not is_chosen and not is_store(records):
+        next_step(
+            f"mixllm calibrate {records} -r {output} --quality-target 0.97 --apply"
+        )
 
 
 _Learned = tuple["Router", "Calibration | None", dict[str, Any]]
@@ -318,5 +356,6 @@ def _show(
         )
         show_calibration(console, calibration, asked)
     console.print(
-        f"saved: {told['router']}  (λ = {learned.willingness_to_pay:.4g} USD)"
+        f"saved: {told['router']}  (willingness to pay: "
+        f"{learned.willingness_to_pay:.4g} USD)"
     )

@@ -35,11 +35,11 @@ _EXAMPLES = """
 
   mixllm inspect mixllm.db --what-if 0.005 --always gpt-5
 
-  mixllm inspect "What is 17 * 23?" --router ROUTER
+  mixllm inspect "What is 17 * 23?" -r router
 
-  mixllm inspect --candidate small --router ROUTER
+  mixllm inspect --candidate small -r router
 
-  mixllm inspect labels.jsonl --candidate small --router ROUTER
+  mixllm inspect records.jsonl --candidate small -r router
 
 With --router the first argument is a prompt ("-": read it from standard
 input), or records if --candidate is given, too; else it is an event log.
@@ -113,7 +113,11 @@ def inspect(
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Write all figures to this file; -: print them."),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write all figures to this file; -: print them instead.",
+        ),
     ] = None,
     skip_bad_rows: SkipOption = False,
 ) -> None:

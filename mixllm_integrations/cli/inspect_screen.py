@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mixllm_integrations.cli.options import usd
 from mixllm_integrations.core.offpolicy import Evaluation, Interval
 from mixllm_integrations.report.overview import CandidateOverview, Overview
 from mixllm_integrations.report.what_if import WhatIf
@@ -38,7 +39,7 @@ def show_overview(console: Console, seen: Overview) -> None:
             table.add_section()
         table.add_row(*_cells(row), *([f"{row.drifts:,}"] if drifted else []))
     console.print(table)
-    notes = [f"{seen.randomised:.1%} of the decisions had a propensity below 1"]
+    notes = [f"{seen.randomised:.1%} of the decisions were left to chance"]
     counts = {
         "answers came from a cache": seen.total.cached,
         "calls were given up": seen.total.abandoned,
@@ -117,7 +118,7 @@ def _cells(row: CandidateOverview) -> tuple[str, ...]:
         f"{row.share:.1%}",
         _or_dash(row.predicted_quality),
         f"{_or_dash(row.reward)}\n({row.feedback:,})",
-        f"{row.cost:.3f}",
+        usd(row.cost),
         "-" if row.mean_cost is None else f"{_PER * row.mean_cost:.3g}",
         f"{row.errors:,}",
         f"{row.explored:.1%}",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,11 +38,13 @@ __all__ = [
     "command_app",
     "is_store",
     "load_router",
+    "next_step",
     "opened_store",
     "print_json",
     "read_candidates",
     "read_records",
     "tell",
+    "usd",
 ]
 
 NOT_REACHED = 1  # the exit code of a command that worked, but missed what was asked
@@ -60,8 +63,9 @@ CandidatesOption = Annotated[
     Path | None,
     typer.Option(
         "--candidates",
+        "-c",
         metavar="FILE",
-        help="Candidates with their prices (.toml, .json).",
+        help="The models with their prices (.toml, .json).",
     ),
 ]
 JsonFlag = Annotated[
@@ -185,6 +189,40 @@ def tell(text: str) -> None:
     typer.echo(printable(text), err=True)
 
 
+def next_step(text: str) -> None:
+    """Say what may be done next, to somebody who watches; else nothing.
+
+    Parameters
+    ----------
+    text
+        A command, mostly.
+    """
+    console = PlainConsole(stderr=True, highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        console.print(f"next: {text}", style="dim")
+
+
+def usd(value: float) -> str:
+    """Return an amount of money, small ones to two digits that tell something.
+
+    Parameters
+    ----------
+    value
+        USD.
+
+    Examples
+    --------
+    >>> usd(1234.5), usd(0.39), usd(0.0000012), usd(0.0)
+    ('1,234.50', '0.3900', '0.0000012', '0')
+    """
+    if value == 0.0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.2f}"
+    digits = 4 if abs(value) >= 0.001 else 1 - math.floor(math.log10(abs(value)))
+    return f"{value:.{digits}f}"
+
+
 def is_store(text: str) -> bool:
     """Tell whether somebody means an event log rather than a file of records.
 
@@ -217,6 +255,13 @@ def opened_store(url: str) -> "EventStore":
     from mixllm_integrations.store import open_store
 
     if "://" not in url:
+        if not Path(url).is_file():
+            # It may be a prompt, which no error shows.
+            shown = repr(url) if is_store(url) else "that path"
+            raise ConfigurationError(
+                f"there is no log at {shown}: no such file; pass the URL or the path "
+                "of a log, or explain a prompt by mixllm inspect PROMPT --router FOLDER"
+            )
         url = f"sqlite:///{url}"
     scheme, _, path = url.partition(":///")
     if scheme.startswith("sqlite") and "?" not in path and not Path(path).is_file():

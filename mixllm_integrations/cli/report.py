@@ -1,5 +1,6 @@
 """`mixllm report`: what the router did, as one page that opens anywhere."""
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,15 @@ from mixllm_integrations.cli.options import (
     opened_store,
     print_json,
     read_records,
+    usd,
 )
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.plots.console import printable
 
 if TYPE_CHECKING:
+    from mixllm_integrations.report.comparison import Comparison
     from mixllm_integrations.report.full import RecordedCurve, Report
+    from mixllm_integrations.report.overview import CandidateOverview
     from mixllm_integrations.store import EventStore
 
 __all__ = ["app", "report"]
@@ -37,7 +42,7 @@ _EXAMPLES = """
 
   mixllm report mixllm.db --serve --port 8765
 
-  mixllm report mixllm.db --router ROUTER --records labels.jsonl -o report.html
+  mixllm report mixllm.db -r router --records records.jsonl -o report.html
 
 Exit codes: 0 it was made, 2 the log or an option cannot be used.
 """
@@ -97,7 +102,13 @@ def report(
     ] = False,
     port: Annotated[
         int,
-        typer.Option("--port", min=0, max=65_535, help="Of --serve; 0: any free one."),
+        typer.Option(
+            "--port",
+            min=0,
+            max=65_535,
+            metavar="N",
+            help="Of --serve; 0: any free one.",
+        ),
     ] = 8_765,
     json_wanted: JsonFlag = False,
     skip_bad_rows: SkipOption = False,
@@ -128,7 +139,20 @@ def report(
     output.parent.mkdir(parents=True, exist_ok=True)
     page = made.to_html()
     output.write_text(page, encoding="utf-8", errors="replace")
+    if made.comparison is not None:
+        typer.echo(printable(_finding(made.comparison, made.overview.total)))
     typer.echo(f"wrote {output} ({len(page) / 1e3:,.0f} kB)")
+
+
+def _finding(found: "Comparison", total: "CandidateOverview") -> str:
+    """Return what a page says first, in one line."""
+    how = " by the router's own predictions" if found.model_only else ""
+    spent = f"{total.decisions:,} decisions cost {usd(total.cost)} USD"
+    share = found.saved.value
+    if not math.isfinite(share):
+        return spent
+    than = f"{abs(share):.0%} {'less' if share >= 0 else 'more'} than always asking"
+    return f"{spent},{how} {than} {found.reference}"
 
 
 def _maker(

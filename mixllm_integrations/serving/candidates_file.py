@@ -311,6 +311,11 @@ def _unknown(path: KeyPath) -> str:
     known = list(table.model_fields)
     close = get_close_matches(str(path[-1]), known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {sorted(known)}"
+    if table is CandidateEntry and not close:
+        hint = (
+            "what is an argument of the model's class belongs into its table "
+            f"arguments, such as arguments = {{ {path[-1]} = ... }}; {hint}"
+        )
     return f"is no key that is known here; {hint}"
 
 

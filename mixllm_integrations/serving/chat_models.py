@@ -32,6 +32,16 @@ _CLASSES = {
     "openai": ("langchain_openai", "ChatOpenAI"),
     "xai": ("langchain_xai", "ChatXAI"),
 }
+# Where each provider's own package looks for a key that it is not given.
+_KEYS = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "google_genai": "GOOGLE_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistralai": "MISTRAL_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "xai": "XAI_API_KEY",
+}
 # May be changed at any time; the others are of a router's making.
 _SETTABLE = (
     *("willingness_to_pay", "exploration", "waiting_weight"),
@@ -134,10 +144,18 @@ def chat_model(
         # What a class says of its arguments may quote them, and so a key.
         raise file.error(
             f"cannot be made of these arguments ({type(error).__name__}); "
-            f"given were {sorted(given)}",
+            f"given were {sorted(given)}{_missing_key(entry, given)}",
             *place,
             "model",
         ) from None
+
+
+def _missing_key(entry: CandidateEntry, given: dict[str, Any]) -> str:
+    """Return what to do about a key, if there seems to be none."""
+    variable = _KEYS.get(entry.provider or "")
+    if variable is None or "api_key" in given or os.environ.get(variable):
+        return ""
+    return f"; {variable} is not set: set it, or name another variable by api_key_env"
 
 
 def _without_langchain(entry: CandidateEntry, given: dict[str, Any]) -> "BaseChatModel":

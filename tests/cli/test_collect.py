@@ -149,24 +149,64 @@ def test_what_fails_is_listed_with_an_exit_code_of_its_own(mixllm, folder, serve
     server.model("gpt-large").fail_with(400, times=1)
     done = mixllm(*ARGUMENTS, "--concurrency", "1")
     assert done.returncode == 3
-    assert "1 answers failed" in done.stderr
-    assert re.search(r"prompt \d+, large: \w+Error \(400\)", done.stderr)
+    assert "missing records: 1;" in done.stderr
+    assert re.search(r"large: \w+Error \(400\) \(prompt \d+\)\n", done.stderr)
     assert "times 1" not in done.stderr
     again = mixllm(*ARGUMENTS, "--json")
     assert (again.returncode, json.loads(again.stdout)["written"]) == (0, 1)
     assert len(server.requests_to("gpt-large")) == 11
 
 
+def test_a_grade_that_cannot_be_read_is_told_in_words(
+    mixllm, folder, server, monkeypatch
+):
+    asking = "mixllm_integrations.training.labelling.asking"
+    monkeypatch.setattr(f"{asking}._LONGEST_WAIT_SECONDS", 0.01)
+    server.model("judge", answers=[Reply("Well done.")])
+    rows = [{"prompt": "1?", "reference": "1"}, {"prompt": "Write to Ann."}]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    estimate = mixllm(*ARGUMENTS[:-1], "--estimate")
+    assert "judge: 2 verdicts" in estimate.stderr
+    assert "if answers have 300 tokens; none is known" in estimate.stderr
+    done = mixllm(*ARGUMENTS)
+    assert done.returncode == 3
+    told = "the judge gave no grade that can be read (prompt 2)"
+    assert f"  small: {told}\n" in done.stderr
+    assert "Write to Ann" not in done.stderr
+
+
+def test_a_prompt_without_a_reference_is_named_by_its_place_in_the_file(mixllm, folder):
+    file = folder / "candidates.toml"
+    file.write_text(file.read_text().partition("[judge]")[0])
+    rows = [{"prompt": f"{n}?", "reference": "1"} for n in range(9)]
+    (folder / "prompts.jsonl").write_text(
+        "\n".join(map(json.dumps, [*rows, {"prompt": "Write."}, *rows]))
+    )
+    done = mixllm(*ARGUMENTS)
+    assert done.returncode == 2
+    assert "prompt 10 has no reference" in done.stderr
+    assert "a table [judge] in the file" in done.stderr
+
+
+def test_help_shows_the_files_that_are_needed(mixllm):
+    shown = mixllm("collect", "--help").stdout
+    assert '{"prompt": "What is 17 * 23?", "reference": "391"}' in shown
+    assert "[[candidates]]" in shown
+    assert "[judge]" in shown
+    assert "\\" not in shown
+    assert "Exit codes: 0" in shown
+
+
 def test_long_lists_of_failures_are_cut(mixllm, folder, server):
     for name in ("small", "gpt-large"):
         server.model(name).fail_with(400, times=None)
-    rows = [{"prompt": f"{n}?", "reference": "1"} for n in range(12)]
+    rows = [{"prompt": f"{n}?", "reference": "1"} for n in range(24)]
     (folder / "prompts.jsonl").write_text(
         "\n".join(map(json.dumps, rows)), encoding="utf-8"
     )
     done = mixllm(*ARGUMENTS)
     assert done.returncode == 3
-    assert "24 answers failed" in done.stderr
+    assert "missing records: 48;" in done.stderr
     assert "and 4 more" in done.stderr
 
 
@@ -201,6 +241,23 @@ def test_a_judge_outside_the_file_needs_a_known_price(mixllm, folder):
     (folder / "prompts.jsonl").write_text('{"prompt": "Why?"}', encoding="utf-8")
     done = mixllm(*ARGUMENTS, "--judge", "openai:no-such-model")
     assert (done.returncode, "no list price" in done.stderr) == (2, True)
+
+
+def test_a_key_that_is_missing_is_named(mixllm, folder, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (folder / "prompts.jsonl").write_text('{"prompt": "Write."}')
+    done = mixllm(*ARGUMENTS, "--judge", "openai:gpt-4o")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --judge: model cannot be made of these")
+    told = "OPENAI_API_KEY is not set: set it, or name another variable by api_key_env"
+    assert told in done.stderr
+
+
+def test_a_row_without_a_prompt_is_told_where_it_belongs(mixllm, folder):
+    (folder / "prompts.jsonl").write_text('{"text": "Write."}')
+    done = mixllm(*ARGUMENTS)
+    assert done.returncode == 2
+    assert "line 1: there is no prompt: write it under the name prompt," in done.stderr
 
 
 def test_adaptive_asks_less(mixllm, folder):

@@ -126,6 +126,27 @@ def test_help_of_the_demo_has_examples(mixllm) -> None:
     assert "Exit codes: 0" in shown
 
 
+@pytest.mark.parametrize(
+    "command", ["collect", "fit", "evaluate", "calibrate", "report", "inspect"]
+)
+def test_options_are_called_alike_in_all_commands(mixllm, command) -> None:
+    shown = mixllm(command, "--help", COLUMNS="120").stdout
+    short = {"--output": "-o", "--candidates": "-c", "--router": "-r", "--help": "-h"}
+    lines = [re.split(r"[ ,]+", line.strip(" │*")) for line in shown.splitlines()]
+    options = {words[0]: words for words in lines if words[0].startswith("--")}
+    assert {"--json", "--skip-bad-rows", "--help"} <= options.keys()
+    for name in short.keys() & options.keys():
+        assert short[name] in options[name], name
+    assert len(short.keys() & options.keys()) >= 2
+
+
+@pytest.mark.parametrize("command", [(), ("demo",), ("fit",), ("benchmark", "offline")])
+def test_flags_do_not_look_as_if_they_took_a_value(mixllm, command) -> None:
+    shown = mixllm(*command, "--help", COLUMNS="120").stdout
+    assert "--help" in shown
+    assert "<bool>" not in shown
+
+
 def test_an_error_is_red_on_a_terminal(monkeypatch, capsys) -> None:
     def fail() -> None:
         raise ConfigurationError("price of [bold]x[/bold] is unknown: pass it")

@@ -1,17 +1,20 @@
 """`mixllm report`: a file, one JSON object, or a page that keeps itself up to date."""
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
-from mixllm_integrations.cli.report import _shown
+from mixllm_integrations.cli.report import _finding, _shown
 from mixllm_integrations.store.sql import SQLStore
 
 
@@ -38,10 +41,33 @@ def test_a_page_is_written(mixllm, files, tmp_path):
     file = tmp_path / "new" / "report.html"
     run = mixllm("report", f"{files}/log.db", "-o", str(file))
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(f"wrote {file} (")
+    found, wrote = run.stdout.splitlines()
+    assert re.fullmatch(
+        r"100 decisions cost 0\.\d+ USD, \d+% less than always asking large", found
+    )
+    assert wrote.startswith(f"wrote {file} (")
     assert run.stderr == ""
     assert sections(file)[:3] == ["glance", "curve", "shares"]
     assert "domains" in sections(file)
+
+
+@pytest.mark.parametrize(
+    ("saved", "model_only", "told"),
+    [
+        (0.34, False, ", 34% less than always asking large"),
+        (-0.1, False, ", 10% more than always asking large"),
+        (0.5, True, ", by the router's own predictions 50% less than always asking"),
+        (math.nan, False, ""),
+    ],
+)
+def test_the_first_finding_is_told(saved, model_only, told):
+    found = SimpleNamespace(
+        saved=SimpleNamespace(value=saved), model_only=model_only, reference="large"
+    )
+    total = SimpleNamespace(decisions=1_200, cost=0.5)
+    shown = _finding(found, total)
+    assert shown.startswith(f"1,200 decisions cost 0.5000 USD{told}")
+    assert told or shown.endswith("USD")
 
 
 def test_a_curve_on_records_is_added(mixllm, files, tmp_path):

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from mixllm_integrations import Router
+from mixllm_integrations import Calibration, Router
+from mixllm_integrations.cli.evaluate_screen import show_calibration
+from mixllm_integrations.cli.screen import console_of
 
 COMMANDS = ("fit", "evaluate", "calibrate", "report", "inspect")
 
@@ -83,10 +85,40 @@ def test_fit_calibrates_to_a_target(mixllm, files, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "target 0.9 of the cost of" in run.stdout
-    assert "reached λ = " in run.stdout
-    shown = re.search(r"\(λ = ([\d.e-]+) USD\)", run.stdout)[1]
+    assert "reached by a willingness to pay of " in run.stdout
+    shown = re.search(r"\(willingness to pay: ([\d.e-]+) USD\)", run.stdout)[1]
     loaded = Router.load(tmp_path / "out").willingness_to_pay
     assert float(shown) == pytest.approx(loaded, rel=1e-3)
+
+
+def test_a_calibrated_value_is_not_lost_without_a_word(mixllm, files, router):
+    tuned = Router.load(router)
+    tuned.willingness_to_pay = 0.0042
+    tuned.save(router)
+    fit = ("fit", f"{files}/train.jsonl", "-o", str(router), "--predictor", "ridge")
+    run = mixllm(*fit, "-c", f"{files}/candidates.toml")
+    assert run.returncode == 0, run.stderr
+    assert "had a willingness to pay of 0.0042 USD, this one has 0.02" in run.stderr
+    assert mixllm(*fit, "-w", "0.3").stderr == ""  # that was chosen
+    (router / "manifest.json").write_text("{}")
+    assert mixllm(*fit).returncode == 2  # it is not known whose that is
+
+
+def test_on_a_terminal_the_next_step_is_told(mixllm, files, tmp_path):
+    fit = ("fit", f"{files}/train.jsonl", "-o", f"{tmp_path}/x", "--predictor", "ridge")
+    assert "next:" not in mixllm(*fit).stderr
+    run = mixllm(*fit, FORCE_COLOR="1", TERM="xterm")
+    step = f"next: mixllm calibrate {files}/train.jsonl -r {tmp_path}/x "
+    assert step in run.stderr
+    assert "next:" not in run.stdout
+
+
+def test_a_prompt_that_is_taken_for_a_log_leaves_no_file(mixllm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = mixllm("inspect", "What is 17 * 23?")
+    assert run.returncode == 2
+    assert "17" not in run.stderr  # no error shows a prompt
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_target_that_is_missed_is_exit_code_1_and_saved_nearest(
@@ -249,6 +281,29 @@ def test_a_target_that_no_value_meets_is_exit_code_1_and_saves_nothing(
     assert not (tmp_path / "tuned").exists()
 
 
+@pytest.mark.parametrize(
+    ("share", "reached", "is_told"),
+    [(1.0, True, True), (0.6, True, False), (1.0, False, False)],
+)
+def test_a_target_that_saves_nothing_is_told_so(share, reached, is_told):
+    found = Calibration(
+        willingness_to_pay=0.01,
+        quality=0.9,
+        cost=0.001,
+        relative_quality=1.0,
+        relative_cost=share,
+        relative_quality_interval=(0.9, 1.0),
+        relative_cost_interval=(share, share),
+        strongest="large",
+        n_queries=60,
+        target_reached=reached,
+    )
+    console = console_of(io.StringIO())
+    show_calibration(console, found, "0.97 of the quality")
+    shown = console.file.getvalue()
+    assert ("no cheaper than always asking large" in shown) is is_told
+
+
 def test_calibrate_leaves_records_of_others_out(mixllm, files, router):
     bare = Router.load(router)
     bare.remove_candidate("medium")
@@ -332,12 +387,14 @@ def test_who_is_alone_has_no_rival(mixllm, tmp_path, small_world):
         (["fit", "{}/others.jsonl", "-o", "{}/x", "-r", "{}/router"], "['nobody']"),
         (["evaluate", "{}/held_out.jsonl", "-r", "{}/none"], "mixllm fit RECORDS"),
         (["evaluate", "{}/others.jsonl", "-r", "{}/router"], "none of the router's"),
-        (["calibrate", "{}/held_out.jsonl", "-r", "{}/router"], "quality_target"),
+        (["calibrate", "{}/held_out.jsonl", "-r", "{}/router"], "--quality-target"),
         (
             ["calibrate", "{}/train.jsonl", "-r", "{}/router", "--apply", "-o", "{}/x"],
             "not both",
         ),
         (["inspect"], "pass an event log"),
+        (["inspect", "What is 17 * 23?"], "mixllm inspect PROMPT --router FOLDER"),
+        (["inspect", "{}/none.db"], "none.db': no such file"),
         (["inspect", "--router", "{}/router"], "pass the prompt"),
         (["inspect", "--candidate", "small"], "pass --router FOLDER"),
         (["inspect", "--candidate", "huge", "-r", "{}/router"], "'huge'"),

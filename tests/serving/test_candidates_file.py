@@ -115,6 +115,12 @@ FIRST = '[[candidates]]\nmodel = "openai:gpt-4o-mini"\n'
         (FIRST + 'nmae = "a"\n', "candidates[0].nmae", 3, "did you mean 'name'"),
         (FIRST + "zzz = 1\n", "candidates[0].zzz", 3, "known are"),
         (
+            FIRST + "base_url = 'http://127.0.0.1/v1'\n",
+            "candidates[0].base_url",
+            3,
+            "such as arguments = { base_url = ... }; known are",
+        ),
+        (
             '[[candidates]]\nmodel = "gpt-4o"\n',
             "candidates[0].model",
             2,

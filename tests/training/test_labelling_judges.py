@@ -196,7 +196,9 @@ def test_a_grade_that_is_none_fails_and_is_paid(server, judge, tmp_path, told):
         judge=judge(lambda _: told),
         patience=SOON,
     )
-    assert [f.reason for f in found.failures] == ["UnreadableGradeError"]
+    assert [f.reason for f in found.failures] == [
+        "the judge gave no grade that can be read"
+    ]
     assert len(server.requests_to("judge")) == 2
     assert found.spent == pytest.approx(2 * 400e-6)
     assert found.records == ()
@@ -213,7 +215,9 @@ def test_a_verdict_that_is_none_fails(judge, tmp_path, told):
         by_judge="pairwise",
         patience=SOON,
     )
-    assert {f.reason for f in found.failures} == {"UnreadableGradeError"}
+    assert {f.reason for f in found.failures} == {
+        "the judge gave no grade that can be read"
+    }
     assert [r.candidate for r in found.records] == ["large"]
 
 

@@ -155,7 +155,7 @@ def test_a_table_gives_prompts_and_graded_answers(tmp_path):
     [
         ("{", "not an object"),
         ("[1]", "not an object"),
-        ({"text": "secret"}, "a text or a list"),
+        ({"text": "secret"}, "there is no prompt"),
         ({"prompt": " "}, "must not be empty"),
         ({"prompt": "secret", "scorer": "vibes"}, "unknown scorer 'vibes'"),
         ({"prompt": "secret", "tags": [3]}, "tags are not"),

@@ -91,14 +91,18 @@ def at_a_glance(report: Report) -> Element:
         cards.append(
             parts.card(
                 "answers within",
-                f"{everyone.p95:.1f} s",
-                f"95 % of them; half within {everyone.p50:.1f} s",
+                f"{_seconds(everyone.p95)} s",
+                f"95 % of them; half within {_seconds(everyone.p50)} s",
             )
         )
     content: list[Content] = [element("dl", {"class": "cards"}, *cards)]
     if found is None:
         content.append(parts.empty(f"No comparison: {report.no_comparison}."))
     return parts.section("glance", "At a glance", *content)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _interval(found: Comparison) -> str:

@@ -359,7 +359,7 @@ def failure_name(error: BaseException) -> str:
     error
         What a call raised.
     """
-    if isinstance(error, GivenUpError | ConfigurationError):
+    if isinstance(error, GivenUpError | ConfigurationError | UnreadableGradeError):
         return str(error)
     status = status_of(error)
     return type(error).__name__ + (f" ({status})" if status else "")

@@ -34,6 +34,9 @@ class Estimate:
         USD for them.
     spent
         USD that runs with the same workbook have spent before.
+    assumed_tokens
+        The length that answers were taken to have, of which none is known of some
+        candidate; 0: lengths are known of all.
     """
 
     prompts: int
@@ -42,6 +45,7 @@ class Estimate:
     grades: int
     judge_cost: float
     spent: float
+    assumed_tokens: int = 0
 
     @property
     def cost(self) -> float:
@@ -89,7 +93,10 @@ def estimated(
             read = item.likely_tokens + length * calls + _INSTRUCTION_TOKENS
             judge_cost += calls * judge.cost(read, _VERDICT_TOKENS)
     prompts = len({item.digest for item, _ in units})
-    return Estimate(prompts, answers, costs, grades, judge_cost, workbook.spent())
+    assumed = _ANSWER_TOKENS if set(answers) - set(lengths) else 0
+    return Estimate(
+        prompts, answers, costs, grades, judge_cost, workbook.spent(), assumed
+    )
 
 
 def _lengths(records: Sequence[RoutingRecord]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Decides how each answer of a run is graded, and does it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,25 +70,26 @@ class Grading:
             return self.scorer
         return self.by_judge if item.reference is None else "exact"
 
-    def check(self, items: "list[PromptItem]") -> None:
+    def check(self, items: "Mapping[int, PromptItem]") -> None:
         """Raise before money is spent on what cannot be graded.
 
         Parameters
         ----------
         items
-            All prompts.
+            All prompts, by their numbers.
 
         Raises
         ------
         ConfigurationError
             If a judge or a permission is missing.
         """
-        for number, item in enumerate(items, start=1):
+        for number, item in sorted(items.items()):
             kind = self.kind(item)
             if kind in _BY_JUDGE and self.judge is None:
                 raise ConfigurationError(
                     f"prompt {number} has no reference, so a judge must grade the "
-                    "answers: name one (--judge provider:name, or [judge] in the file)"
+                    "answers: name one (--judge provider:name, or a table [judge] in "
+                    "the file of candidates)"
                 )
             if kind == "code" and not self.allow_code:
                 raise ConfigurationError(

@@ -233,6 +233,10 @@ def item_of(given: str | Mapping[str, Any]) -> PromptItem:
         (given[n] for n in ("messages", "prompt", "query", "input") if given.get(n)),
         None,
     )
+    if asked is None:
+        raise ConfigurationError(
+            "there is no prompt: write it under the name prompt, query or messages"
+        )
     if isinstance(asked, str) and asked.lstrip().startswith("[{"):  # out of a CSV
         with suppress(ValueError):  # a text may begin like JSON
             asked = json.loads(asked)

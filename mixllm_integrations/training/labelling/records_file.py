@@ -69,9 +69,11 @@ class RecordsFile:
         known = self._graded_by[key]
         if graded_by and known and known != graded_by:
             raise ConfigurationError(
-                f"{self.file.name} holds records that were graded in another way, and "
-                "both would be averaged: write to another file, and name this one's "
-                "workbook as its state, so that no answer is paid for again"
+                f"{self.file.name} holds records that were graded in another way (by "
+                "another judge, reference or scorer), and both would be averaged: "
+                f"write to another file, with {self.file.name}.work as its state, so "
+                f"that no answer is paid for again (-o other.jsonl --state "
+                f"{self.file.name}.work)"
             )
         return True
 

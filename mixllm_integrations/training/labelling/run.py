@@ -152,7 +152,7 @@ class Labelling:
             else Judge(self._judge, instructions=judge_instructions),
             allow_code=allow_code,
         )
-        self._grading.check(self.items)
+        self._grading.check({self._numbers[i.digest]: i for i in self.items})
         self._rival = self._reference(reference_candidate)
         self._adaptive, self._seed, self._progress = adaptive, seed, progress
         self._concurrency, self._patience = concurrency, patience or Patience()

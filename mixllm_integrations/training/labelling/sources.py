@@ -113,8 +113,8 @@ def judge_of(
             f"unknown judge {judge!r}: write provider:name, such as openai:gpt-4o, or "
             "the name of a candidate in the file"
         ) from None
-    alone = CandidatesFile(candidates=[entry]).read_from(Path("judge"), None)
-    return _from_file(alone, entry, max_output_tokens, "candidates", 0)
+    alone = CandidatesFile(candidates=[entry]).read_from(Path("--judge"), None)
+    return _from_file(alone, entry, max_output_tokens)
 
 
 def _from_file(
