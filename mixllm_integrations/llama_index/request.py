@@ -29,7 +29,7 @@ from mixllm_integrations.serving.wishes import wish_of
 if TYPE_CHECKING:
     from mixllm_integrations.llama_index.pool import LLMPool
 
-__all__ = ["Request", "chat_told", "completion_told", "nothing_told"]
+__all__ = ["Request", "chat_told", "completion_told", "nothing_told", "text_told"]
 
 _MANY_MESSAGES = 500  # to read them all takes longer than a loop should wait
 _UUID_LENGTH = 36
@@ -238,6 +238,22 @@ def completion_told(call: RoutedCall) -> CompletionResponse:
     """
     text = call.decision.explain()
     return CompletionResponse(text=text, delta=text)
+
+
+def text_told(call: RoutedCall) -> str:
+    """Return what stands for the text of a call that only decides.
+
+    Parameters
+    ----------
+    call
+        A dry run.
+
+    Returns
+    -------
+    str
+        It explains the decision.
+    """
+    return call.decision.explain()
 
 
 def nothing_told(call: RoutedCall) -> Any:  # noqa: ANN401
