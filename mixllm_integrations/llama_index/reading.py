@@ -132,6 +132,10 @@ class _Text(_Parsed):
         self._last = (self._last or "") + item
         return item
 
+    def finish(self) -> None:
+        self._last = self._last or ""  # no text is one too, not what cannot be parsed
+        super().finish()
+
 
 CHAT: Kind[ChatResponse] = Kind(chat_told, _Stamping)
 COMPLETION: Kind[CompletionResponse] = Kind(completion_told, _Stamping)
