@@ -164,6 +164,14 @@ def test_every_mode_answers_and_knows_its_cost(both, server, mode, name):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_the_responses_api_knows_its_cost(make, server, mode):
+    server.model("gpt-5-mini", usage=Usage(10_000, 100, cached_tokens=9_000))
+    record = record_of(ask(MixLLM([make("responses")]), mode)[-1])
+    # 1,000 tokens at 0.25, 9,000 at 0.025 and 100 at 2 USD for a million
+    assert record["cost"] == pytest.approx(250e-6 + 225e-6 + 200e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["chat", "claude"])
 def test_handlers_count_what_they_count_of_the_bare_client(make, mode, kind):
     counts = []
