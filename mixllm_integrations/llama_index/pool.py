@@ -12,6 +12,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serialize
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.types import PydanticProgramMode
 from pydantic import InstanceOf
 
 from mixllm_integrations.core.copying import check_picklable
@@ -140,7 +141,7 @@ class LLMPool(Members, FunctionCallingLLM):
             raise self.unknown(self.shadow)
         if callback_manager is not None:
             self.callback_manager = callback_manager
-        self._hand_on(*(_HANDED_ON & settings.keys()))
+        self._hand_on()
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -315,7 +316,7 @@ class LLMPool(Members, FunctionCallingLLM):
         if "candidates" in update:
             _ = self._followed  # names that are passed are those of today
             self._tell_prices()
-            self._hand_on(*(_HANDED_ON & self.model_fields_set))
+            self._hand_on()
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Change a setting; it holds from the next call on."""
@@ -333,10 +334,13 @@ class LLMPool(Members, FunctionCallingLLM):
         if name in _HANDED_ON:
             self._hand_on(name)
 
-    def _hand_on(self, *names: str) -> None:
-        for entry in self.candidates:
-            for name in names:
-                setattr(entry.llm, name, getattr(self, name))
+    def _hand_on(self, assigned: str = "") -> None:
+        for name in _HANDED_ON & self.model_fields_set:
+            value = getattr(self, name)
+            # `to_dict` names the default too, whoever set it.
+            if name == assigned or value != PydanticProgramMode.DEFAULT:
+                for entry in self.candidates:
+                    setattr(entry.llm, name, value)
 
     def _enrolled(
         self, given: Sequence[LLM | CandidateLLM]

@@ -271,3 +271,12 @@ def test_the_way_to_objects_that_settings_assign_reaches_the_candidates(monkeypa
     passed = routed(entry("three"), pydantic_program_mode=mode)
     seats = [llm.seat("one"), llm.seat("two"), passed.seat("three")]
     assert [seat.llm.pydantic_program_mode for seat in seats] == [mode] * 3
+    Settings.pydantic_program_mode = PydanticProgramMode.DEFAULT
+    assert seats[0].llm.pydantic_program_mode is PydanticProgramMode.DEFAULT
+
+
+def test_a_way_to_objects_of_ones_own_outlives_a_copy_by_its_settings():
+    one = entry("one", pydantic_program_mode=PydanticProgramMode.LLM)
+    again = MixLLM.from_dict(routed(one).to_dict(), candidates=[one])
+    again.candidates = [*again.candidates]
+    assert again.seat("one").llm.pydantic_program_mode is PydanticProgramMode.LLM
