@@ -54,6 +54,21 @@ class Silent(ScriptedLLM):
         return iter(())
 
 
+class Opening(ScriptedLLM):
+    """An LLM that only opens its streams, and fails then."""
+
+    def stream(self, prompt, **prompt_args):
+        yield ""
+        raise TimeoutError
+
+    async def astream(self, prompt, **prompt_args):
+        async def pieces():
+            for piece in self.stream(prompt):
+                yield piece
+
+        return pieces()
+
+
 def entry(name, quality=0.5, kind=ScriptedLLM, **script):
     llm = kind(model=name, **{"answers": [f"{name} answers"], **script})
     return CandidateLLM(llm=llm, name=name, prior_quality=quality, **PRICES)
@@ -230,6 +245,12 @@ def test_no_stream_is_parsed(mode):
         with pytest.raises(NotImplementedError, match="output parser"):
             ask(llm, mode, prompt)
         assert llm.seat("one").llm.calls == []
+
+
+@pytest.mark.parametrize("mode", ["stream", "astream"])
+def test_a_stream_that_was_only_opened_has_not_begun(mode):
+    llm = routed(entry("bad", 0.9, kind=Opening), entry("good", 0.1))
+    assert ask(llm, mode, candidate="x") == "good answers"
 
 
 def test_an_llm_that_cannot_be_heard_is_counted_by_its_text():
