@@ -179,4 +179,9 @@ def _inner(answer: object) -> object:
     metadata = getattr(answer, "metadata", None)
     if isinstance(metadata, dict) and RECORD_KEY in metadata:
         return metadata  # what `predict_and_call` returned
+    if hasattr(answer, "source_nodes"):
+        raise ConfigurationError(
+            f"a {type(answer).__name__} of an engine keeps no answer of an LLM: call "
+            "the engine in `with llm.asking() as asked:` and pass `asked`"
+        )
     return getattr(answer, "response", answer)  # an agent's

@@ -20,6 +20,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
+from mixllm_integrations.llama_index.call_ids import CallIds
 from mixllm_integrations.llama_index.candidates import UNKNOWN_FAMILY, CandidateLLM
 from mixllm_integrations.serving import RECORD_KEY, record_of
 
@@ -75,27 +76,33 @@ def adapted(
         Without our routing records, which some LLMs would send to their provider.
         Only changed messages are copies. Of answers of another candidate, reasoning
         is left out, and if it is of another family, all that is not everybody's; one
-        of which nothing is left is not sent.
+        of which nothing is left is not sent. Ids of tool calls that the reader would
+        refuse, and missing ones, are replaced.
     """
-    read = (_read(message, reader, authors) for message in messages)
-    return [message for message in read if message is not None]
+    ids = CallIds(reader.family)
+    sent: list[ChatMessage] = []
+    for message in messages:
+        author = authors.get(author_of(message) or "")
+        read = _read(message, reader, author)
+        if read is not None:
+            is_own = author is not None and author.family == reader.family
+            sent.append(ids.renamed(read, is_own=is_own))
+    return sent
 
 
 def _read(
-    message: ChatMessage, reader: CandidateLLM, authors: Mapping[str, CandidateLLM]
+    message: ChatMessage, reader: CandidateLLM, author: CandidateLLM | None
 ) -> ChatMessage | None:
     beside = message.additional_kwargs
     kept = beside
     if RECORD_KEY in beside:
         kept = {k: v for k, v in beside.items() if k != RECORD_KEY}
     blocks = [block for block in message.blocks if _is_read(block, reader.family)]
-    if message.role in _ASSISTANTS:
-        name = author_of(message)
-        author = None if name is None else authors.get(name)
-        if author is not None and author.llm is not reader.llm:
-            blocks, kept = _of_another(message, blocks, kept, author, reader)
-            if not blocks:
-                return None
+    is_anothers = author is not None and author.llm is not reader.llm
+    if author is not None and is_anothers and message.role in _ASSISTANTS:
+        blocks, kept = _of_another(message, blocks, kept, author, reader)
+        if not blocks:
+            return None
     if kept is beside and _are_same(blocks, message.blocks):
         return message
     return message.model_copy(update={"additional_kwargs": kept, "blocks": blocks})

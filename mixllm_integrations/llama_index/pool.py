@@ -12,6 +12,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serialize
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.types import PydanticProgramMode
 from pydantic import InstanceOf
 
 from mixllm_integrations.core.copying import check_picklable
@@ -53,7 +54,8 @@ _ANEW = (
     "on with MixLLM(candidates, router=Router.load(folder))"
 )
 
-
+# What the candidates' own LLMs get: `Settings` assigns it to its LLM.
+_HANDED_ON = frozenset({"callback_manager", "pydantic_program_mode"})
 # What the dispatcher is made of, besides the router and the store.
 _DISPATCHED_BY = frozenset({"cooldown_seconds", "learn_from_store", "shared_state"})
 
@@ -139,6 +141,7 @@ class LLMPool(Members, FunctionCallingLLM):
             raise self.unknown(self.shadow)
         if callback_manager is not None:
             self.callback_manager = callback_manager
+        self._hand_on()
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -313,8 +316,7 @@ class LLMPool(Members, FunctionCallingLLM):
         if "candidates" in update:
             _ = self._followed  # names that are passed are those of today
             self._tell_prices()
-            if "callback_manager" in self.model_fields_set:
-                self._hand_on(self.callback_manager)
+            self._hand_on()
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Change a setting; it holds from the next call on."""
@@ -329,12 +331,16 @@ class LLMPool(Members, FunctionCallingLLM):
         elif name == "candidates":
             value = self._enrolled(value)
         self._hold({name: value})
-        if name == "callback_manager":  # as `Settings.llm` assigns it
-            self._hand_on(value)
+        if name in _HANDED_ON:
+            self._hand_on(name)
 
-    def _hand_on(self, manager: CallbackManager) -> None:
-        for entry in self.candidates:
-            entry.llm.callback_manager = manager
+    def _hand_on(self, assigned: str = "") -> None:
+        for name in _HANDED_ON & self.model_fields_set:
+            value = getattr(self, name)
+            # `to_dict` names the default too, whoever set it.
+            if name == assigned or value != PydanticProgramMode.DEFAULT:
+                for entry in self.candidates:
+                    setattr(entry.llm, name, value)
 
     def _enrolled(
         self, given: Sequence[LLM | CandidateLLM]

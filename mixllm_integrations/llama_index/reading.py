@@ -17,13 +17,14 @@ from mixllm_integrations.llama_index.request import (
     chat_told,
     completion_told,
     nothing_told,
+    text_told,
 )
 from mixllm_integrations.llama_index.usage import Usage, answer_tokens, usage_of
 from mixllm_integrations.serving import RoutedCall, text_tokens
 from mixllm_integrations.serving.ends import signals_of
 from mixllm_integrations.serving.errors import answered_badly
 
-__all__ = ["CHAT", "COMPLETION", "OBJECT", "Kind", "Reading", "says_something"]
+__all__ = ["CHAT", "COMPLETION", "OBJECT", "TEXT", "Kind", "Reading", "says_something"]
 
 T = TypeVar("T")
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
@@ -124,9 +125,22 @@ class _Parsed:
         self._record.update(_parsed(self._call, self._heard, text, fits=fits))
 
 
+class _Text(_Parsed):
+    """Counts what a text took that came in pieces."""
+
+    def take(self, item: str) -> str:
+        self._last = (self._last or "") + item
+        return item
+
+    def finish(self) -> None:
+        self._last = self._last or ""  # no text is one too, not what cannot be parsed
+        super().finish()
+
+
 CHAT: Kind[ChatResponse] = Kind(chat_told, _Stamping)
 COMPLETION: Kind[CompletionResponse] = Kind(completion_told, _Stamping)
 OBJECT: Kind[Any] = Kind(nothing_told, _Parsed, is_parsed=True)
+TEXT: Kind[str] = Kind(text_told, _Text, is_parsed=True)
 
 
 def says_something(item: object) -> bool:
@@ -135,7 +149,7 @@ def says_something(item: object) -> bool:
     Parameters
     ----------
     item
-        A chunk, or an object.
+        A chunk, a piece of text, or an object.
 
     Returns
     -------
@@ -143,6 +157,8 @@ def says_something(item: object) -> bool:
         False for chunks that only open a stream, as most providers send them: the
         candidate has not begun to answer then.
     """
+    if isinstance(item, str):
+        return bool(item)
     if isinstance(item, CompletionResponse):
         return bool(item.delta or item.text)
     if not isinstance(item, ChatResponse):

@@ -1,6 +1,6 @@
 """One call of the routed LLM: what is asked, of whom, and on what terms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import Requirement
 from mixllm_integrations.llama_index.asking import Asking, asked_now
 from mixllm_integrations.llama_index.candidates import CandidateLLM
-from mixllm_integrations.llama_index.history import adapted
+from mixllm_integrations.llama_index.history import adapted, author_of
 from mixllm_integrations.llama_index.messages import (
     answering_in_loop,
     has_images,
@@ -29,7 +29,7 @@ from mixllm_integrations.serving.wishes import wish_of
 if TYPE_CHECKING:
     from mixllm_integrations.llama_index.pool import LLMPool
 
-__all__ = ["Request", "chat_told", "completion_told", "nothing_told"]
+__all__ = ["Request", "chat_told", "completion_told", "nothing_told", "text_told"]
 
 _MANY_MESSAGES = 500  # to read them all takes longer than a loop should wait
 _UUID_LENGTH = 36
@@ -168,7 +168,18 @@ class Request:
         list of ChatMessage
             A new list.
         """
-        return adapted(self.messages, candidate, self.pool.seats.by_name)
+        return adapted(self.messages, candidate, self._authors())
+
+    def _authors(self) -> Mapping[str, CandidateLLM]:
+        """Return the candidates by the names that they had when they answered, too."""
+        by_name = self.pool.seats.by_name
+        written = {author for m in self.messages if (author := author_of(m))}
+        former = written - by_name.keys()
+        if not former:
+            return by_name
+        now = {old: self.pool.dispatcher.renames.current(old) for old in former}
+        renamed = {old: by_name[name] for old, name in now.items() if name in by_name}
+        return {**by_name, **renamed}
 
     def keep(self, record: dict[str, Any]) -> None:
         """Note the record of an answer for those who asked.
@@ -238,6 +249,22 @@ def completion_told(call: RoutedCall) -> CompletionResponse:
     """
     text = call.decision.explain()
     return CompletionResponse(text=text, delta=text)
+
+
+def text_told(call: RoutedCall) -> str:
+    """Return what stands for the text of a call that only decides.
+
+    Parameters
+    ----------
+    call
+        A dry run.
+
+    Returns
+    -------
+    str
+        It explains the decision.
+    """
+    return call.decision.explain()
 
 
 def nothing_told(call: RoutedCall) -> Any:  # noqa: ANN401

@@ -5,7 +5,9 @@ from dataclasses import fields, replace
 from inspect import signature
 from typing import Any
 
+from llama_index.core.base.llms.generic_utils import messages_to_prompt
 from llama_index.core.llms import LLM
+from llama_index.core.llms.llm import default_completion_to_prompt
 
 from mixllm_integrations.core.errors import ConfigurationError
 from mixllm_integrations.core.types import Candidate
@@ -13,6 +15,10 @@ from mixllm_integrations.llama_index.candidates import CandidateLLM
 from mixllm_integrations.serving.given import check_numbers, check_router
 
 __all__ = ["candidates_of", "check_settings", "restored"]
+
+# How an LLM fills prompts, which each candidate does in its own way.
+_OWN = ("completion_to_prompt", "messages_to_prompt", "query_wrapper_prompt")
+_DEFAULTS = (default_completion_to_prompt, messages_to_prompt)
 
 
 def check_settings(
@@ -42,6 +48,12 @@ def check_settings(
             f"unknown argument {unknown[0]!r}; MixLLM takes: {', '.join(allowed)}. "
             "What LLMs of one provider take belongs on the candidates' own LLMs"
         )
+    for name in _OWN:
+        given = settings.get(name)
+        if given is not None and given not in _DEFAULTS:
+            raise ConfigurationError(
+                f"{name} is the form of one model: pass it to the candidates' own LLMs"
+            )
     check_router(router)
     check_numbers(settings, ("timeout", "willingness_to_pay"))
 

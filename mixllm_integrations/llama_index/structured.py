@@ -21,23 +21,23 @@ from llama_index.core.base.llms.types import (
     ChatResponseGen,
 )
 from llama_index.core.llms.structured_llm import StructuredLLM
-from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate
+from llama_index.core.prompts import BasePromptTemplate
 from pydantic import BaseModel
 
 from mixllm_integrations.llama_index.asking import Asking
 from mixllm_integrations.llama_index.calls import aanswer, answer, astream, stream
 from mixllm_integrations.llama_index.candidates import CandidateLLM
 from mixllm_integrations.llama_index.messages import stamped
+from mixllm_integrations.llama_index.predicting import PredictingLLM
+from mixllm_integrations.llama_index.prompts import Filled
 from mixllm_integrations.llama_index.reading import OBJECT
-from mixllm_integrations.llama_index.request import Request
-from mixllm_integrations.llama_index.tools import ToolCallingLLM
 
 __all__ = ["RecordingStructuredLLM", "StructuringLLM"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class StructuringLLM(ToolCallingLLM):
+class StructuringLLM(PredictingLLM):
     """What `MixLLM` does with schemas: only candidates that fill them compete.
 
     An object has no place for a routing record: `asking` keeps it.
@@ -74,7 +74,7 @@ class StructuringLLM(ToolCallingLLM):
         NoCandidateError
             If no candidate can.
         """
-        asked = _Filled(self, output_cls, prompt, llm_kwargs, prompt_args)
+        asked = _filled(self, output_cls, prompt, llm_kwargs, prompt_args)
         filled: Model = answer(
             asked.request,
             lambda one: one.llm.structured_predict(**asked.sent_to(one)),
@@ -90,7 +90,7 @@ class StructuringLLM(ToolCallingLLM):
         **prompt_args: Any,
     ) -> Model:
         """Return the object without blocking; see `structured_predict`."""
-        asked = _Filled(self, output_cls, prompt, llm_kwargs, prompt_args)
+        asked = _filled(self, output_cls, prompt, llm_kwargs, prompt_args)
         filled: Model = await aanswer(
             asked.request,
             lambda one: one.llm.astructured_predict(**asked.sent_to(one)),
@@ -109,7 +109,7 @@ class StructuringLLM(ToolCallingLLM):
 
         Routed when the first one is asked for.
         """
-        asked = _Filled(self, output_cls, prompt, llm_kwargs, prompt_args)
+        asked = _filled(self, output_cls, prompt, llm_kwargs, prompt_args)
 
         def ask(one: CandidateLLM) -> Iterator[Any]:
             return one.llm.stream_structured_predict(**asked.sent_to(one))
@@ -124,7 +124,7 @@ class StructuringLLM(ToolCallingLLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         """Return ever more complete objects without blocking."""
-        asked = _Filled(self, output_cls, prompt, llm_kwargs, prompt_args)
+        asked = _filled(self, output_cls, prompt, llm_kwargs, prompt_args)
 
         async def ask(one: CandidateLLM) -> AsyncIterator[Any]:
             return await one.llm.astream_structured_predict(**asked.sent_to(one))
@@ -207,50 +207,21 @@ def _with_record(said: ChatResponse, asked: Asking) -> ChatResponse:
     return said if asked.record is None else stamped(said, asked.record)
 
 
-class _Filled:
-    """One prompt, filled, and what each candidate is sent of it."""
-
-    __slots__ = ("_given", "_messages", "_own", "request")
-
-    def __init__(
-        self,
-        llm: StructuringLLM,
-        output_cls: type[BaseModel],
-        prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None,
-        prompt_args: dict[str, Any],
-    ) -> None:
-        kwargs = dict(llm_kwargs or {})
-        messages = prompt.format_messages(llm=llm, **prompt_args)
-        self._messages: list[ChatMessage] = llm._extend_messages(messages)  # noqa: SLF001
-        self._own = self._messages is not messages
-        self._given = {
-            "output_cls": output_cls,
-            "prompt": prompt,
-            "llm_kwargs": kwargs,
-            **prompt_args,
-        }
-        self.request = Request(
-            llm,
-            self._messages,
-            kwargs,
-            requires=("structured_output",),
-            form=output_cls.__name__,
-        )
-
-    def sent_to(self, candidate: CandidateLLM) -> dict[str, Any]:
-        """Return the arguments of the candidate's own method."""
-        # Copies: LlamaIndex's own programs change both.
-        given = {
-            **self._given,
-            "llm_kwargs": dict(self._given["llm_kwargs"]),
-            "prompt": self._given["prompt"].model_copy(),
-        }
-        sent = self.request.sent_to(candidate)
-        as_it_is = len(sent) == len(self._messages) and all(
-            a is b for a, b in zip(sent, self._messages, strict=True)
-        )
-        if as_it_is and not self._own:
-            return given
-        kept = {name: given[name] for name in ("output_cls", "llm_kwargs")}
-        return {**kept, "prompt": ChatPromptTemplate(message_templates=sent)}
+def _filled(
+    llm: StructuringLLM,
+    output_cls: type[BaseModel],
+    prompt: BasePromptTemplate,
+    llm_kwargs: dict[str, Any] | None,
+    prompt_args: dict[str, Any],
+) -> Filled:
+    messages = prompt.format_messages(llm=llm, **prompt_args)
+    return Filled(
+        llm,
+        prompt,
+        prompt_args,
+        formatted=messages,
+        sent=llm._extend_messages(messages),  # noqa: SLF001
+        own={"output_cls": output_cls, "llm_kwargs": dict(llm_kwargs or {})},
+        requires=("structured_output",),
+        form=output_cls.__name__,
+    )

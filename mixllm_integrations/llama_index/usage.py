@@ -124,12 +124,15 @@ def answer_tokens(response: ChatResponse | CompletionResponse | None) -> int:
 
 
 def _places(response: ChatResponse | CompletionResponse) -> Iterator[object]:
-    for name in _PLACES:
-        found = _member(response.raw, name)
-        if found is not None:
-            yield found
+    beside = response.additional_kwargs
+    # The last event of a stream of OpenAI's Responses holds the whole response.
+    for holder in (response.raw, _member(response.raw, "response"), beside):
+        for name in _PLACES:
+            found = _member(holder, name)
+            if found is not None:
+                yield found
     yield response.raw
-    yield response.additional_kwargs
+    yield beside
     if isinstance(response, ChatResponse):  # Anthropic's chunks
         yield response.message.additional_kwargs.get("usage")
 
@@ -150,7 +153,7 @@ def _is_cut_short(response: ChatResponse | CompletionResponse) -> bool:
     raw = response.raw
     choices = _member(raw, "choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    told: list[object] = [raw, first, _member(raw, "delta")]
+    told = [raw, first, _member(raw, "delta"), _member(raw, "response")]
     for place in told:
         if place is not None:
             names = (*REASONS, "incomplete_details")

@@ -27,6 +27,7 @@ from llama_index.core.selectors import LLMSingleSelector, PydanticSingleSelector
 from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolMetadata
 from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 
+from mixllm_integrations import ConfigurationError
 from mixllm_integrations.core.encoder import StaticEncoder
 from mixllm_integrations.langchain import MixLLMEmbeddings
 from mixllm_integrations.llama_index import CandidateLLM, MixLLM, MixLLMEmbedding
@@ -147,6 +148,25 @@ class TestEngines:
         sent = [m for _, messages, _ in llm.seat("good").llm.calls for m in messages]
         assert not any("mixllm" in message.additional_kwargs for message in sent)
         assert len(engine.chat_history) == 4
+
+    @pytest.mark.parametrize("streaming", [True, False])
+    def test_an_engines_answer_cannot_be_judged_and_the_error_says_what_can(
+        self, streaming
+    ):
+        llm = routed(["Because of the moon."])
+        index = VectorStoreIndex([SEA])
+        query = index.as_query_engine(streaming=streaming).query("Why?")
+        chat = index.as_chat_engine(chat_mode="context", memory=memory())
+        said = chat.stream_chat("Why?") if streaming else chat.chat("Why?")
+        for answer in (query, said):
+            if streaming:
+                assert "".join(answer.response_gen) == "Because of the moon."
+            for judge in (llm.record_feedback, llm.record_signal):
+                with pytest.raises(
+                    ConfigurationError, match=r"llm\.asking\(\)"
+                ) as told:
+                    judge(answer, 1.0)
+                assert "moon" not in str(told.value)
 
     @pytest.mark.parametrize("selector", [LLMSingleSelector, PydanticSingleSelector])
     def test_a_router_query_engine_selects_and_answers(self, selector):

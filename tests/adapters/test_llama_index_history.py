@@ -13,7 +13,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms import MockLLM
 from llama_index.core.llms.llm import ToolSelection
 
-from mixllm_integrations.llama_index import CandidateLLM
+from mixllm_integrations.llama_index import CandidateLLM, MixLLM
 from mixllm_integrations.llama_index.history import adapted, author_of
 from mixllm_integrations.llama_index.messages import answering_in_loop
 from mixllm_integrations.testing import ScriptedLLM
@@ -181,3 +181,13 @@ def test_a_tools_result_that_nobody_asked_for_begins_no_loop():
 def test_the_author_is_on_the_record():
     assert author_of(answer("gpt", SAID)) == "gpt"
     assert author_of(ChatMessage("hello")) is None
+
+
+def test_what_was_written_before_a_rename_is_still_its_authors():
+    llm = MixLLM([entry("before", ClaudeLike), entry("gpt")])
+    history = [answer("before", THOUGHT, SAID, usage={}), ChatMessage("sure?")]
+    llm.rename_candidate("before", "after")
+    for reader, blocks in (("after", [THOUGHT, SAID]), ("gpt", [SAID])):
+        llm.chat([*history, answer("gone", THOUGHT)], candidate=reader)
+        ((_, (first, *_), _),) = llm.seat(reader).llm.calls
+        assert first.blocks == blocks

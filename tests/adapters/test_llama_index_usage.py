@@ -67,6 +67,15 @@ def test_tokens_and_cache_of_each_provider(provider):
     assert usage_of(CompletionResponse(text="four", raw=TOLD[provider])) == expected
 
 
+def test_the_last_event_of_a_stream_of_responses_holds_the_whole_one():
+    told = TOLD["responses"].usage
+    ended = Raw(response=Raw(usage=told, incomplete_details=None))
+    assert usage_of(chat(ended)) == Usage(10, 3, CacheUse(4))
+    assert usage_of(chat(Raw(type="x"), {"usage": told})) == Usage(10, 3, CacheUse(4))
+    short = Raw(response=Raw(incomplete_details={"reason": "max_output_tokens"}))
+    assert usage_of(chat(short)).is_cut_short
+
+
 def test_counts_beside_the_answer_do_where_the_raw_one_says_nothing():
     beside = {"prompt_tokens": 10, "completion_tokens": 3}
     assert usage_of(chat(Raw(usage=None), beside)) == Usage(10, 3)

@@ -1,30 +1,17 @@
 """Ids of tool calls, in a form that whoever answers next takes.
 
-One provider's ids are too long for another, or hold signs that it refuses. A call
-and its result get the same new id, and no two calls get the same.
+A call and its result get the same new id, and no two calls get the same.
 """
 
-import hashlib
 import operator
-import re
-import string
 from collections.abc import Mapping
 from typing import Any, Self
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 
-__all__ = ["CallIds"]
+from mixllm_integrations.serving.call_ids import FreshIds
 
-_WORD = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_SHORT = re.compile(r".{1,40}", re.DOTALL)
-_NINE = re.compile(r"[a-zA-Z0-9]{9}")
-_LEGAL = {
-    "anthropic": _WORD,
-    "azure": _SHORT,
-    "bedrock": _WORD,
-    "mistralai": _NINE,
-    "openai": _SHORT,
-}
+__all__ = ["CallIds"]
 
 # Blocks that show a call, and under which key its id.
 _CALLS = {
@@ -44,15 +31,14 @@ class CallIds:
 
     Parameters
     ----------
-    legal
-        What a whole id has to look like.
+    fresh
+        Tells which ids are legal and new.
     """
 
-    __slots__ = ("_legal", "_open", "_taken")
+    __slots__ = ("_fresh", "_open")
 
-    def __init__(self, legal: re.Pattern[str]) -> None:
-        self._legal = legal
-        self._taken: set[str] = set()
+    def __init__(self, fresh: FreshIds) -> None:
+        self._fresh = fresh
         #: New ids of the latest calls under an old id, in the order of the calls.
         self._open: dict[str, list[str]] = {}
 
@@ -70,8 +56,8 @@ class CallIds:
         CallIds or None
             ``None`` if it takes any.
         """
-        legal = _LEGAL.get(provider or "")
-        return None if legal is None else cls(legal)
+        fresh = FreshIds.of(provider)
+        return None if fresh is None else cls(fresh)
 
     def renamed(self, message: BaseMessage) -> BaseMessage:
         """Return the next message with ids that are taken.
@@ -110,7 +96,7 @@ class CallIds:
         given: dict[str, list[str]] = {}
         for call in (*message.tool_calls, *message.invalid_tool_calls):
             if old := call["id"]:
-                given.setdefault(old, []).append(self._new(old))
+                given.setdefault(old, []).append(self._fresh.new(old))
         if all(new == [old] for old, new in given.items()):
             self._open.update(given)
             return message
@@ -142,14 +128,6 @@ class CallIds:
         self._open.update(given)
         return message.model_copy(update=update)
 
-    def _new(self, old: str) -> str:
-        new, attempt = old, 0
-        while new in self._taken or not self._legal.fullmatch(new):
-            new = _hashed(f"{attempt}:{old}", short=self._legal is _NINE)
-            attempt += 1
-        self._taken.add(new)
-        return new
-
     def _answered(self, old: str) -> str:
         waiting = self._open.get(old)
         if waiting is None:
@@ -177,11 +155,3 @@ class _Names:
         if not left:
             return call
         return {**call, key: left.pop(0) if len(left) > 1 else left[0]}
-
-
-def _hashed(text: str, *, short: bool) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    if not short:
-        return f"call_{digest.hex()[:24]}"
-    number, letters = int.from_bytes(digest), string.ascii_letters + string.digits
-    return "".join(letters[number // 62**place % 62] for place in range(9))

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from mixllm_integrations.core.types import Candidate
 from mixllm_integrations.llama_index import CandidateLLM, MixLLM
+from mixllm_integrations.testing import ScriptedLLM
 from mixllm_integrations.testing.wire import Reply, ToolCall, Usage
 
 openai = pytest.importorskip("llama_index.llms.openai")
@@ -163,6 +164,14 @@ def test_every_mode_answers_and_knows_its_cost(both, server, mode, name):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_the_responses_api_knows_its_cost(make, server, mode):
+    server.model("gpt-5-mini", usage=Usage(10_000, 100, cached_tokens=9_000))
+    record = record_of(ask(MixLLM([make("responses")]), mode)[-1])
+    # 1,000 tokens at 0.25, 9,000 at 0.025 and 100 at 2 USD for a million
+    assert record["cost"] == pytest.approx(250e-6 + 225e-6 + 200e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["chat", "claude"])
 def test_handlers_count_what_they_count_of_the_bare_client(make, mode, kind):
     counts = []
@@ -240,6 +249,42 @@ async def test_a_function_agent_ends_its_loop(both, server, name, streaming):
     assert [record["candidate"] for record in asked.records] == [name, name]
     assert both.record_feedback(output, 1.0)
     assert "mixllm" not in json.dumps([r.body for r in server.requests])
+
+
+class Unnumbered(ScriptedLLM):
+    """Gives its calls no ids, as LlamaIndex's LLM of Ollama does."""
+
+    def get_tool_calls_from_response(self, response, *args, **kwargs):
+        found = super().get_tool_calls_from_response(response, *args, **kwargs)
+        return [one.model_copy(update={"tool_id": one.tool_name}) for one in found]
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+async def test_an_agents_loop_that_a_local_model_began_goes_on(make, server, kind):
+    for name in ("gpt-4o-mini", "gpt-5-mini", "claude-haiku-4-5"):
+        server.model(name, answers=[Reply("Both are seven.")])
+    calls = [
+        ToolCallBlock(tool_name="add", tool_kwargs={"a": a, "b": 7 - a}) for a in (3, 5)
+    ]
+    said = ChatMessage(role="assistant", blocks=calls)
+    local = Unnumbered(answers=[said], errors=[None, TimeoutError()])
+    free = {"input_cost_per_million_tokens": 1.0, "output_cost_per_million_tokens": 1.0}
+    llm = MixLLM(
+        [
+            CandidateLLM(llm=local, name="local", prior_quality=0.9, **free),
+            CandidateLLM(llm=make(kind), name="far", prior_quality=0.3, **free),
+        ],
+        willingness_to_pay=1.0,
+    )
+    llm.router.exploration = 0.0
+    memory = ChatMemoryBuffer.from_defaults(token_limit=500, tokenizer_fn=str.split)
+    output = await FunctionAgent(tools=[ADD], llm=llm).run(
+        "3 + 4, 5 + 2?", memory=memory
+    )
+    assert str(output) == "Both are seven."
+    assert record_of(output.response)["candidate"] == "far"
+    (request,) = server.requests  # whose ids the server has checked
+    assert json.dumps(request.body).count('"add"') >= 3  # the tool and both calls
 
 
 class TestHistory:
