@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from mixllm_integrations.serving import RoutingRule
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "mixllm_integrations.core.encoder": ("SentenceTransformerEncoder", "StaticEncoder"),
