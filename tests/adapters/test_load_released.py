@@ -67,7 +67,7 @@ class LlamaIndex:
 
     @property
     def dispatcher(self):
-        return self.model._calls.dispatcher
+        return self.model._dispatcher
 
     def call(self):
         return self.model.chat([ChatMessage(content="q")])

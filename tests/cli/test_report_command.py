@@ -151,7 +151,11 @@ def test_the_live_page_is_made_from_the_newest_events(mixllm, files, monkeypatch
 def test_it_is_served_with_news_until_ctrl_c(small_world, files, tmp_path):
     url = f"sqlite:///{tmp_path}/log.db"
     small_world.write_log(url, n=12, folder=tmp_path / "router")
-    code = "from mixllm_integrations.cli import main; main()"
+    # Whoever runs the tests in the background may have had Ctrl-C ignored.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from mixllm_integrations.cli import main; main()"
+    )
     command = [sys.executable, "-c", code, "report", url, "--serve", "--port", "0"]
     with subprocess.Popen(
         command,
@@ -175,8 +179,8 @@ def test_it_is_served_with_news_until_ctrl_c(small_world, files, tmp_path):
                 second = read(address)
         finally:
             process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(60) == 0
+        _, rest = process.communicate(timeout=60)
+        assert process.returncode == 0
     assert rest == ""
     assert "over its last 7 answers" not in first
     assert "over its last 7 answers" in second
