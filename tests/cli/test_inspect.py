@@ -74,8 +74,8 @@ def test_without_a_question_it_shows_what_happened(mixllm, log):
     # 20 decisions each; 4 of the large one's failed, 16 of them at 0.006 USD; of
     # its 8 answers that somebody judged (1, 5, 13, ... 37) four were good.
     assert shown["large"][:4] == ["20", "50.0%", "0.800", "0.500"]
-    assert shown["large"][4:] == ["0.0960", "6", "4", "100.0%"]
-    assert shown["small"][4:] == ["0.0240", "1.2", "0", "0.0%"]
+    assert shown["large"][4:] == ["0.0960", "6", "100.0%", "4"]
+    assert shown["small"][4:] == ["0.0240", "1.2", "0.0%", "0"]
     assert shown["all"][0] == "40"
     assert "drift" not in run.stdout
 
