@@ -88,7 +88,8 @@ def show_what_if(console: Console, seen: Overview, results: Sequence[WhatIf]) ->
         note = f"the policy's own λ, or the log's ({worth:g} USD) where it has none"
     else:
         note = "the policy's own λ"
-    console.print(f"Net gain: in quality, the cost weighed at {note}.", style="dim")
+    net = f"Net gain: in quality, the cost weighed at {note}."
+    console.print(f"λ: the willingness to pay, in USD. {net}", style="dim")
     console.print(
         "Feedback is assumed to be missing at random among the answers of one "
         "candidate: if unhappy users speak more often, quality is better than this.",
