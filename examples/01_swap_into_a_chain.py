@@ -36,12 +36,12 @@ prompt = ChatPromptTemplate.from_template("Explain {topic} in one sentence.")
 chain = prompt | model | StrOutputParser()
 print("chain:", chain.invoke({"topic": "entropy"}))
 
-# 2. What one whole point of quality is worth to you decides who answers.
+# 2. What one right answer more is worth to you decides who answers.
 for usd in (0.0001, 0.1):
     model.router.willingness_to_pay = usd
     decision = model.invoke("Explain entropy.").response_metadata["mixllm"]
     print(
-        f"one point of quality is worth {usd:g} USD: {decision['candidate']} answers, "
+        f"one right answer more is worth {usd:g} USD: {decision['candidate']} answers, "
         f"for {decision['cost']:.7f} USD"
     )
 

@@ -40,7 +40,7 @@ for place, query in enumerate(SUMS + PROOFS):
             )
         )
 
-# 1. Fit. `willingness_to_pay` is USD for one whole point of quality.
+# 1. Fit. `willingness_to_pay` is USD for one right answer more.
 router = Router([SMALL, LARGE], willingness_to_pay=0.02, seed=0).fit(records)
 
 # 2. Ask why.

@@ -141,7 +141,7 @@ def demo(
             "--willingness-to-pay",
             "-w",
             metavar="USD",
-            help="USD that one whole point of quality is worth; less is cheaper.",
+            help="USD that one right answer more is worth; less is cheaper.",
         ),
     ] = None,
     count: Annotated[

@@ -284,7 +284,7 @@ def _import_only(
     if as_json:
         print_json({"file": str(out), "written": written, "records": held})
     else:
-        typer.echo(f"{written} graded answers of the log written to {out}, now {held}")
+        typer.echo(f"{written} graded answers written to {out}, which holds {held}")
 
 
 def _show_estimate(
@@ -356,7 +356,7 @@ def _show(found: "Collection", *, as_json: bool) -> None:
             )
         console_of().print(table)
         typer.echo(
-            f"{found.written} records written to {found.file}, now "
+            f"{found.written} records written to {found.file}, which holds "
             f"{len(found.records)}; {usd(found.spent)} USD spent"
         )
     _show_failures(found)

@@ -33,7 +33,7 @@ __all__ = [
 
 _ABOUT = (
     "The answers are scripted: no model is called, and all candidates say the same.",
-    "The list prices are real. Quality and cost are what the router expects, which was",
+    "The list prices are real. Quality and cost are what the router expects: it was",
     "fitted on what these four models once answered to exam questions (MMLU-Pro).",
 )
 

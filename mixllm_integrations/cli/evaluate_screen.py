@@ -28,8 +28,8 @@ def show_judged(console: Console, found: Judged) -> None:
     """
     console.print(
         f"{found.queries:,} queries; the willingness to pay is "
-        f"{found.willingness_to_pay:.4g} USD per point of quality; the strongest "
-        f"candidate here is {found.strongest}"
+        f"{found.willingness_to_pay:.4g} USD for one right answer more; the "
+        f"strongest candidate here is {found.strongest}"
     )
     ways = (found.now, *found.singles, found.random, found.oracle)
     is_timed = any(math.isfinite(way.latency_seconds) for way in ways)
@@ -92,8 +92,8 @@ def show_calibration(console: Console, found: Calibration, target: str) -> None:
     reached = "reached by" if found.target_reached else "NOT reached; the nearest is"
     console.print(
         f"target {target} of {found.strongest}: {reached} a "
-        f"willingness to pay of {found.willingness_to_pay:.4g} USD per point of "
-        "quality"
+        f"willingness to pay of {found.willingness_to_pay:.4g} USD for one right "
+        "answer more"
     )
     grid = Table.grid(padding=(0, 2))
     for name, value, share, interval in (

@@ -106,7 +106,7 @@ def fit(
             "--willingness-to-pay",
             "-w",
             metavar="USD",
-            help="USD that one whole point of quality is worth.",
+            help="USD that one right answer more is worth to you.",
         ),
     ] = None,
     quality_target: Annotated[

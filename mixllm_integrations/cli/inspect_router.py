@@ -100,18 +100,18 @@ def _show_decision(
     head = explained_head(decision).split(": ", 1)[1]
     console.print(f"goes to {head}", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in COLUMNS:
-        is_text = name in ("candidate", "why")
-        table.add_column(
-            name,
-            justify="left" if is_text else "right",
-            overflow="fold",
-            no_wrap=not is_text,
-        )
+    first, *numbers, _ = COLUMNS
+    table.add_column(first, overflow="fold", min_width=10)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    reasons = Table.grid(padding=(0, 2))  # beside the figures they would be cut
+    reasons.add_column(overflow="fold")
     for row in explained_rows(decision):
         style = "bold green" if row[0] == decision.candidate else None
-        table.add_row(*row, style=style)
+        table.add_row(*row[:-1], style=style)
+        reasons.add_row(row[0], row[-1], style=style)
     console.print(table)
+    console.print(reasons)
     if about:
         likely = [f"{name} ({p:.0%})" for name, p in list(about.items())[:_DOMAINS]]
         console.print(f"it seems to be about: {', '.join(likely)}", markup=False)

@@ -15,6 +15,7 @@ from mixllm_integrations.report.what_if import WhatIf
 __all__ = ["show_overview", "show_what_if"]
 
 _PER = 1_000.0  # decisions that a cost is told for
+_RARE = {"errors": "er-\nrors", "drifts": "drifts"}
 
 
 def show_overview(console: Console, seen: Overview) -> None:
@@ -28,16 +29,15 @@ def show_overview(console: Console, seen: Overview) -> None:
         What happened; at least one decision.
     """
     console.print(_window(seen))
-    heads = ["deci-\nsions", "share", "quality\nexpected", "quality\ntold (by)"]
-    heads += ("cost\nUSD", "USD per\n1,000", "errors", "ex-\nplored")
-    table = _table("candidate", heads)
-    drifted = seen.total.drifts > 0
-    if drifted:
-        table.add_column("drifts", justify="right", no_wrap=True)
+    heads = ["deci-\nsions", "share", "quality\nexpected", "told\n(by)"]
+    heads += ("cost\nUSD", "USD per\n1,000", "ex-\nplored")
+    # What did not happen has no column: a terminal has but 80.
+    rare = [name for name in _RARE if getattr(seen.total, name)]
+    table = _table("candidate", [*heads, *(_RARE[name] for name in rare)])
     for row in (*seen.candidates, seen.total):
         if row is seen.total:
             table.add_section()
-        table.add_row(*_cells(row), *([f"{row.drifts:,}"] if drifted else []))
+        table.add_row(*_cells(row), *(f"{getattr(row, name):,}" for name in rare))
     console.print(table)
     notes = [f"{seen.randomised:.1%} of the decisions were left to chance"]
     counts = {
@@ -88,7 +88,8 @@ def show_what_if(console: Console, seen: Overview, results: Sequence[WhatIf]) ->
         note = f"the policy's own λ, or the log's ({worth:g} USD) where it has none"
     else:
         note = "the policy's own λ"
-    console.print(f"Net gain: in quality, the cost weighed at {note}.", style="dim")
+    net = f"Net gain: in quality, the cost weighed at {note}."
+    console.print(f"λ: the willingness to pay, in USD. {net}", style="dim")
     console.print(
         "Feedback is assumed to be missing at random among the answers of one "
         "candidate: if unhappy users speak more often, quality is better than this.",
@@ -98,7 +99,8 @@ def show_what_if(console: Console, seen: Overview, results: Sequence[WhatIf]) ->
 
 def _window(seen: Overview) -> str:
     ends = [f"{at:%F %H:%M}" for at in (seen.first, seen.last) if at is not None]
-    return f"{seen.total.decisions:,} decisions, {' to '.join(ends)} UTC"
+    count = seen.total.decisions
+    return f"{count:,} decision{'s' * (count != 1)}, {' to '.join(ends)} UTC"
 
 
 def _table(first: str, heads: Sequence[str]) -> Table:
@@ -120,7 +122,6 @@ def _cells(row: CandidateOverview) -> tuple[str, ...]:
         f"{_or_dash(row.reward)}\n({row.feedback:,})",
         usd(row.cost),
         "-" if row.mean_cost is None else f"{_PER * row.mean_cost:.3g}",
-        f"{row.errors:,}",
         f"{row.explored:.1%}",
     )
 

@@ -256,10 +256,14 @@ def opened_store(url: str) -> "EventStore":
 
     if "://" not in url:
         if not Path(url).is_file():
+            if is_store(url):
+                raise ConfigurationError(
+                    f"there is no log at {url!r}: no such file; pass the URL or the "
+                    "path of a log"
+                )
             # It may be a prompt, which no error shows.
-            shown = repr(url) if is_store(url) else "that path"
             raise ConfigurationError(
-                f"there is no log at {shown}: no such file; pass the URL or the path "
+                "there is no log at that path: no such file; pass the URL or the path "
                 "of a log, or explain a prompt by mixllm inspect PROMPT --router FOLDER"
             )
         url = f"sqlite:///{url}"

@@ -147,7 +147,8 @@ def report(
 def _finding(found: "Comparison", total: "CandidateOverview") -> str:
     """Return what a page says first, in one line."""
     how = " by the router's own predictions" if found.model_only else ""
-    spent = f"{total.decisions:,} decisions cost {usd(total.cost)} USD"
+    count = total.decisions
+    spent = f"{count:,} decision{'s' * (count != 1)} cost {usd(total.cost)} USD"
     share = found.saved.value
     if not math.isfinite(share):
         return spent

@@ -23,6 +23,7 @@ __all__ = ["as_json", "console_of", "show_run"]
 _COLOURS = ("green", "cyan", "blue", "magenta")
 _KIND, _QUALITY, _COST = 16, 7, 10
 _PLAIN_WIDTH = 110
+_BAR = 16  # the table fits 80 columns
 _PAUSE_SECONDS = 0.05  # on a terminal: slow enough to be read along
 
 
@@ -118,7 +119,7 @@ def _progress(totals: Totals, planned: int) -> Table:
 def _table(setup: DemoSetup, totals: Totals, look: _Look) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("candidate", no_wrap=True)
-    table.add_column("USD per million tokens", justify="right", no_wrap=True)
+    table.add_column("USD per million\ntokens", justify="right", no_wrap=True)
     table.add_column("answers", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -130,7 +131,7 @@ def _table(setup: DemoSetup, totals: Totals, look: _Look) -> Table:
             f"{c.output_cost_per_million_tokens:g}",
             str(totals.answers[c.name]),
             f"{share:.0%}",
-            Text("█" * round(24 * share), look.colour[c.name]),
+            Text("█" * round(_BAR * share), look.colour[c.name]),
         )
     return table
 
@@ -148,7 +149,7 @@ def _bill(setup: DemoSetup, totals: Totals) -> Table:
             f" on average, {strongest} would have {totals.strongest_quality:.2f}",
         ),
         "willingness to pay": Text(
-            f"{setup.router.willingness_to_pay:g} USD for one whole point of quality; "
+            f"{setup.router.willingness_to_pay:g} USD for one right answer more; "
             "try another by --willingness-to-pay"
         ),
     }

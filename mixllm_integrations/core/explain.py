@@ -54,7 +54,7 @@ def explained_head(decision: "Decision") -> str:
     """
     return (
         f"decision {decision.id}: {decision.candidate}"
-        f"{' (exploring)' if decision.explored else ''}; one point of quality is "
+        f"{' (exploring)' if decision.explored else ''}; one right answer more is "
         f"worth {decision.willingness_to_pay:g} USD, the prompt has about "
         f"{decision.input_tokens:,} tokens{_novelty(decision.novelty)}"
     )

@@ -135,7 +135,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             str, "Candidate", "This candidate answers and no other one."
         ),
         "willingness_to_pay": Control(
-            float, "Willingness to pay", "USD for one whole point of quality."
+            float, "Willingness to pay", "USD for one right answer more."
         ),
         "waiting_tolerance_seconds": Control(
             float,

@@ -1,5 +1,6 @@
 """`mixllm inspect`: what a log says, on the screen and in a file."""
 
+import io
 import json
 import re
 from datetime import UTC, datetime
@@ -8,8 +9,14 @@ from types import MappingProxyType
 import pytest
 
 from mixllm_integrations.cli.inspect import moment
+from mixllm_integrations.cli.inspect_router import inspect_router
+from mixllm_integrations.cli.inspect_screen import show_overview
 from mixllm_integrations.core.errors import ConfigurationError
-from mixllm_integrations.core.types import Decision, Outcome, Prediction
+from mixllm_integrations.core.router import Router
+from mixllm_integrations.core.types import Candidate, Decision, Outcome, Prediction
+from mixllm_integrations.plots.console import PlainConsole
+from mixllm_integrations.report.overview import overview
+from mixllm_integrations.report.traffic import read_traffic
 from mixllm_integrations.serving.journal import Journal
 from mixllm_integrations.store import open_store
 
@@ -74,8 +81,8 @@ def test_without_a_question_it_shows_what_happened(mixllm, log):
     # 20 decisions each; 4 of the large one's failed, 16 of them at 0.006 USD; of
     # its 8 answers that somebody judged (1, 5, 13, ... 37) four were good.
     assert shown["large"][:4] == ["20", "50.0%", "0.800", "0.500"]
-    assert shown["large"][4:] == ["0.0960", "6", "4", "100.0%"]
-    assert shown["small"][4:] == ["0.0240", "1.2", "0", "0.0%"]
+    assert shown["large"][4:] == ["0.0960", "6", "100.0%", "4"]
+    assert shown["small"][4:] == ["0.0240", "1.2", "0.0%", "0"]
     assert shown["all"][0] == "40"
     assert "drift" not in run.stdout
 
@@ -194,3 +201,30 @@ def test_a_moment_is_an_age_or_a_date(text, meant):
 def test_what_is_no_moment_is_refused(text):
     with pytest.raises(ConfigurationError, match="--since must be"):
         moment(text, now=NOW, what="--since")
+
+
+def narrow():
+    """A terminal of the usual width, in memory."""
+    return PlainConsole(file=io.StringIO(), width=80, highlight=False)
+
+
+def test_what_happened_fits_the_usual_terminal(log):
+    console = narrow()
+    with open_store(log) as store:
+        show_overview(console, overview(read_traffic(store)))
+    shown = rows(console.file.getvalue())
+    assert shown["large"][4:] == ["0.0960", "6", "100.0%", "4"]
+
+
+def test_reasons_are_told_in_full_on_the_usual_terminal(tmp_path, monkeypatch):
+    console = narrow()
+    monkeypatch.setattr(f"{inspect_router.__module__}.console_of", lambda: console)
+    names = ("a-model-with-a-long-name-2026-07-08", "large")
+    Router([Candidate(names[0], 0.1, 0.5), Candidate(names[1], 90.0, 90.0)]).save(
+        tmp_path / "router"
+    )
+    inspect_router("Hi.", tmp_path / "router", None, None, skip_bad_rows=False)
+    shown = console.file.getvalue()
+    assert f"{names[0]}  chosen: highest score" in shown
+    assert re.search(r"uncertainty +waiting +score", shown)
+    assert all(len(line) <= 80 for line in shown.splitlines())

@@ -328,7 +328,7 @@ def test_an_explanation_says_why_each_was_or_was_not_chosen():
     )
     lines = decision.explain().splitlines()
     why = {line.split()[0]: line for line in lines[2:]}
-    start = "decision d1: mid; one point of quality is worth 0.02 USD"
+    start = "decision d1: mid; one right answer more is worth 0.02 USD"
     assert lines[0].startswith(start)
     assert "12,345 tokens" in lines[0]
     assert list(why) == ["mid", "twin", "cheap", "dear", "silly", "blind"]

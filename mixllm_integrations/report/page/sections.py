@@ -161,7 +161,7 @@ def cost_and_quality(report: Report) -> Element:
         title,
         parts.paragraph(
             f"λ, the willingness to pay, is {found.willingness_to_pay:.3g} USD for one "
-            "whole point of quality."
+            "right answer more."
         ),
         element("ul", {"class": "said"}, *said),
         parts.figure(charts.curve_chart(points, label), caption),
