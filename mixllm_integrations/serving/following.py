@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from mixllm_integrations.core.drift import DriftEvent
 from mixllm_integrations.core.errors import MixLLMError
-from mixllm_integrations.serving.forking import survive_forks
+from mixllm_integrations.core.forking import survive_forks
 from mixllm_integrations.serving.hearing import Listener
 from mixllm_integrations.store import SharedStore
 

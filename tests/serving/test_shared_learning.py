@@ -8,8 +8,9 @@ import weakref
 import pytest
 
 from mixllm_integrations import Candidate, Outcome, Router
+from mixllm_integrations.core import forking
 from mixllm_integrations.core.errors import ConfigurationError, UnknownDecisionError
-from mixllm_integrations.serving import CallOptions, Dispatcher, forking
+from mixllm_integrations.serving import CallOptions, Dispatcher
 from mixllm_integrations.serving.journal import Journal
 from mixllm_integrations.serving.naming import renames_of
 from mixllm_integrations.store.sql import SQLStore
@@ -456,10 +457,10 @@ def test_a_forked_child_is_a_worker_of_its_own(join):
     decided = answered(a)
     hear(a)
     assert mine in a.follower._own()
-    forking._before()
+    a.follower.before_fork()
     assert a.follower._listener.lock.locked()
     a.journal.worker = "the child"  # as its own hook does
-    forking._after(in_child=True)
+    a.follower.after_fork(in_child=True)
     assert a.follower._own() == {"the child"}
     assert a.follower._thread is None
     assert not a.follower._listener.lock.locked()
