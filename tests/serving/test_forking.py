@@ -40,6 +40,7 @@ def work():
     while not over.is_set():
         model.record_feedback(model.invoke("Is 221 a prime number?"), 0.5)
 
+model.invoke("warm up")  # Python's own locks on modules being imported are held, too
 threads = [threading.Thread(target=work) for _ in range(3)]
 for thread in threads:
     thread.start()
@@ -108,6 +109,7 @@ def alone(monkeypatch):
     """Forget whom other tests have put under watch."""
     monkeypatch.setattr(forking, "_WATCHED", WeakKeyDictionary())
     monkeypatch.setattr(forking, "_LOCKS", WeakSet())
+    monkeypatch.setattr(forking, "_FORKING", [])
 
 
 class Watched:
