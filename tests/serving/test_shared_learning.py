@@ -451,6 +451,43 @@ def test_a_log_that_is_away_at_first_stops_nothing_and_is_heard_later(
     assert b.router._experience.replay.labels("small") == 1
 
 
+def test_nobody_waits_for_who_waits_for_a_log_that_does_not_answer(join, monkeypatch):
+    """Feedback on siblings' decisions stands in no line; it is learned later."""
+    monkeypatch.setattr("mixllm_integrations.serving.following._PATIENCE_SECONDS", 0.01)
+    a, b = join(), join()
+    decided = answered(a)
+    with b.follower._lock:  # its thread asks the database, and gets no answer
+        assert b.record_feedback(decided, 0.0)
+        assert not b.record_feedback(decided, 0.0)
+    assert not b.follower.is_failing
+    a.record_feedback(decided, 0.0)
+    hear(a, b)
+    assert b.router._experience.replay.labels("small") == 1
+
+
+def test_a_log_that_could_not_be_asked_is_left_alone_until_it_is_back(
+    join, monkeypatch, caplog
+):
+    a, b = join(), join()
+    decided, asked = [answered(a) for _ in range(3)], []
+
+    def refuse(*_, **__):
+        asked.append(None)
+        raise OSError
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
+        for name in ("tail", "of"):
+            patched.setattr(SQLStore, name, refuse)
+        assert all(b.record_feedback(one, 0.0) for one in decided)
+        with pytest.raises(Exception, match=r"^$"):
+            b.follower.find(decided[0])  # who came before it was known to be away
+        assert len(asked) == 1
+        assert caplog.text.count("is not heard") == 1
+    b.follower.look()
+    hear(a, b)
+    assert b.router._experience.replay.labels("small") == 3
+
+
 def test_a_forked_child_is_a_worker_of_its_own(join):
     a = join()
     mine = a.journal.worker
