@@ -256,7 +256,7 @@ class Follower:
         bool
             Whether the log could be read.
         """
-        return self._tried(lambda: (self.catch_up(), self._put_snapshot_if_due()))
+        return self._tried(self._look)
 
     def find(self, decision_id: str) -> "list[Event]":
         """Look a decision up that this worker has not made.
@@ -372,9 +372,12 @@ class Follower:
         with self._listener.lock:
             if heard > last:  # the log is an older copy of itself
                 self._router.hear_from(self.log, last)
-            # It takes the place of all that was learned before.
             if found is not None and not self._router.has_learned_online:
                 self._snapshots.go_on_from(found)
+
+    def _look(self) -> None:
+        self.catch_up()
+        self._put_snapshot_if_due()
 
     def _put_snapshot_if_due(self) -> None:
         self._snapshots.put_if_due(self._open_store(), self.snapshot_every)
