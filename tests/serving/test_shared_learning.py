@@ -265,7 +265,7 @@ def test_feedback_that_nobody_could_look_up_teaches_the_next_process(
     assert expected(c) == pytest.approx(expected(a), abs=1e-6)
 
 
-@pytest.mark.parametrize("decision_id", ["d" * 32, "", "d" * 501])
+@pytest.mark.parametrize("decision_id", ["d" * 32, "", "d" * 501, "d\x00", "\ud800"])
 def test_what_nobody_has_decided_is_unknown(join, url, decision_id):
     a = join()
     with pytest.raises(UnknownDecisionError):
@@ -274,6 +274,7 @@ def test_what_nobody_has_decided_is_unknown(join, url, decision_id):
         a.record_signal(decision_id, "regenerate")
     a.tell(decision_id[:0], "regenerate")
     assert logged(url) == []
+    assert not a.follower.is_failing  # what no log can hold is no outage
 
 
 def test_an_illegal_reward_is_refused_before_anything_is_looked_up(join):
