@@ -41,6 +41,18 @@ class LearningPool(CandidatePool):
 
     _refit_is_running = False
 
+    def after_fork(self, *, in_child: bool) -> None:
+        """Go on after `before_fork`; a refit goes on in the parent alone.
+
+        Parameters
+        ----------
+        in_child
+            Whether this is the new process.
+        """
+        if in_child:
+            self._refit_is_running = False
+        super().after_fork(in_child=in_child)
+
     @property
     def refused_updates(self) -> int:
         """How many updates were refused, as a matrix would have become indefinite.

@@ -25,6 +25,7 @@ from mixllm_integrations.core.errors import (
 from mixllm_integrations.core.experience import Experience
 from mixllm_integrations.core.exploring import ExplorationBudget
 from mixllm_integrations.core.forecast import Forecaster, Knowledge
+from mixllm_integrations.core.forking import ROUTERS, survive_forks
 from mixllm_integrations.core.ledger import DecisionLedger
 from mixllm_integrations.core.policy import ExplorationForm, MetaDecisionMaker
 from mixllm_integrations.core.prior import QualityPrior, checked_prior
@@ -149,6 +150,26 @@ class CandidatePool(Restorable):
             self.add_candidate(candidate)
         if not self._candidates:
             raise NoCandidateError
+        survive_forks(self, order=ROUTERS)
+
+    def before_fork(self) -> None:
+        """Let no thread be in the middle of a decision while the process forks."""
+        self._lock.acquire()
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Go on after `before_fork`.
+
+        Parameters
+        ----------
+        in_child
+            Whether this is the new process: the calls and the fits that are under
+            way are the parent's.
+        """
+        if in_child:
+            self._fitting = threading.RLock()
+            for pending in self._ledger:
+                self._waiting.finish(pending.decision_id)
+        self._lock.release()
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

@@ -5,13 +5,13 @@ the purse of one process. Several routers of one process may share one.
 """
 
 import math
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from mixllm_integrations.core.checks import number_between
+from mixllm_integrations.core.forking import forkable_lock
 
 __all__ = ["Balance", "LocalPurse", "Purse"]
 
@@ -191,7 +191,7 @@ class LocalPurse:
         period_seconds: float = 86_400.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lock = threading.RLock()
+        self._lock = forkable_lock()
         self._clock = clock
         self._budget: float | None = None
         self._number = 0  # of the period

@@ -6,7 +6,6 @@ a simulation runs the very same code. The model has a lock of its own: calls
 start and finish on any thread.
 """
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixllm_integrations.core.errors import ConfigurationError, UnknownCandidateError
+from mixllm_integrations.core.forking import forkable_lock
 from mixllm_integrations.core.penalty import WaitingPenalty
 from mixllm_integrations.core.queues import Place, Queue, QueueTable
 from mixllm_integrations.core.types import (
@@ -96,7 +96,7 @@ class WaitingModel(QueueTable):
         self._clock = clock
         self._last_reading = clock()
         self._elapsed = 0.0
-        self._lock = threading.RLock()
+        self._lock = forkable_lock()
         self._queues: dict[str, Queue] = {}
         self._waits: dict[str, float] = {}  # of each queue, as it stands
         self._calls: OrderedDict[str, _Call] = OrderedDict()

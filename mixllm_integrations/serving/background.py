@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _CAPACITY = 10_000
 # So long a caller waits for room, while the database is at work at all.
 _PATIENCE_SECONDS = 0.25
+# So long an event loop is held up by somebody who waits on it, against advice.
+_LOOP_SECONDS = 0.5
 # So often a database that has gone away is tried again.
 _RETRY_SECONDS = 1.0
 # So long the end of the process is put off for what is still to be written.
@@ -171,9 +173,11 @@ class BackgroundWriter:
         event
             What happened.
         seconds
-            How long the store may take.
+            How long the store may take; on an event loop half a second at most.
         """
         self.put(event, keep=True)
+        if is_on_a_loop():
+            seconds = min(seconds, _LOOP_SECONDS)
         mark = self._mark(tries=self._delivery.spool is None)
         if mark is not None and not mark.wait(seconds) and not mark.passed:
             self._delivery.set_aside([event], copies=True)

@@ -5,11 +5,11 @@ When the rest is over the candidate is half open: one call, the probe, may ask
 it, and the others go on leaving it alone until that call has ended.
 """
 
-import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.core.forking import forkable_lock
 from mixllm_integrations.serving.naming import moved
 from mixllm_integrations.serving.rests import Rest, SharedRests
 
@@ -102,7 +102,7 @@ class Cooldown:
         self._called = called
         self._rests: dict[str, Rest] = {}
         # Reentrant: a finalizer may call `abandon` in the middle of anything.
-        self._lock = threading.RLock()
+        self._lock = forkable_lock()
         self._shared: SharedRests | None = None
 
     def share(self, ring: Callable[[], None]) -> SharedRests:

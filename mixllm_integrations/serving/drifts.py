@@ -1,10 +1,10 @@
 """Alarms of the router, on their way into the log of events."""
 
-import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mixllm_integrations.core.drift import DriftEvent
+from mixllm_integrations.core.forking import forkable_lock
 from mixllm_integrations.serving.journal import Journal
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class DriftLog:
         self._router = router
         self._journal = journal
         self._follower = follower
-        self._lock = threading.RLock()  # a finalizer may come in between
+        self._lock = forkable_lock()  # a finalizer may come in between
         self._seen = _last(router.drifts)
 
     def look(self, decision_id: str) -> None:

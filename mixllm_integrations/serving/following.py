@@ -5,7 +5,6 @@ written itself is passed over; what others decided is adopted, and what came of 
 learned, each once. Losing the log stops nothing: the thread waits until it is back.
 """
 
-import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -13,26 +12,30 @@ from typing import TYPE_CHECKING, cast
 from weakref import WeakValueDictionary
 
 from mixllm_integrations.core.drift import DriftEvent
-from mixllm_integrations.core.errors import MixLLMError
-from mixllm_integrations.serving.forking import survive_forks
+from mixllm_integrations.core.forking import survive_forks
+from mixllm_integrations.serving.deafness import Deafness
 from mixllm_integrations.serving.hearing import Listener
+from mixllm_integrations.serving.snapshots import Snapshots
 from mixllm_integrations.store import SharedStore
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
     from mixllm_integrations.serving.journal import Journal
-    from mixllm_integrations.store import Event, Snapshot
+    from mixllm_integrations.store import Event
 
 __all__ = ["Follower"]
-
-_log = logging.getLogger(__name__)
 
 # All our choice.
 _POLL_SECONDS = 0.5  # so soon a sibling acts on feedback, about
 _RETRY_SECONDS = 2.0
 _PAGE = 500
 _PAGES_AT_ONCE = 4  # while somebody waits for a decision to be found
+_PATIENCE_SECONDS = 1.0  # so long it is waited for who waits for a dead log
 _SNAPSHOT_EVERY = 10_000  # events: about 2 s of catching up
+
+
+class _NotNowError(Exception):
+    """Somebody else waits for the log already."""
 
 
 class Follower:
@@ -57,8 +60,6 @@ class Follower:
     ----------
     log
         Identity of the log.
-    is_failing
-        Whether it could not be read the last time.
 
     Notes
     -----
@@ -70,6 +71,7 @@ class Follower:
         "__weakref__",
         "_begun",
         "_closed",
+        "_deafness",
         "_is_fresh",
         "_journals",
         "_listener",
@@ -77,13 +79,12 @@ class Follower:
         "_names",
         "_poll_seconds",
         "_router",
-        "_snapshot_at",
+        "_snapshots",
         "_starting",
         "_store",
         "_thread",
         "_wake",
         "_worker",
-        "is_failing",
         "log",
         "snapshot_every",
     )
@@ -103,13 +104,13 @@ class Follower:
         self._worker = worker
         self._poll_seconds = poll_seconds
         self.snapshot_every = snapshot_every
-        self._snapshot_at = 0
         self._begun = False
         self._is_fresh = not router.has_learned_online
-        self.is_failing = False
+        self._deafness = Deafness()
         self._closed = False
         self._journals: weakref.WeakSet[Journal] = weakref.WeakSet()
         self._listener = Listener(router, self.log, own=lambda: self._names)
+        self._snapshots = Snapshots(router, self._listener, self.log)
         self.begin_anew()
         survive_forks(self)
 
@@ -203,6 +204,11 @@ class Follower:
             thread.join(_RETRY_SECONDS)
 
     @property
+    def is_failing(self) -> bool:
+        """Whether the log could not be read the last time."""
+        return self._deafness.is_failing
+
+    @property
     def is_closed(self) -> bool:
         """Whether it follows no more: closed itself, or nothing is left to read."""
         return self._closed or self._open_store() is None
@@ -221,9 +227,13 @@ class Follower:
             heard += found
         return heard
 
-    def _hear_page(self) -> int | None:
+    def _hear_page(self, patience: float | None = None) -> int | None:
         """Learn what comes next, and tell how much that was; ``None``: nothing."""
-        with self._lock:
+        if not self._lock.acquire(timeout=patience or -1):
+            raise _NotNowError
+        try:
+            if patience is not None and self.is_failing:  # it just has
+                raise _NotNowError
             store = self._open_store()
             if store is None or self._closed:
                 return None
@@ -235,6 +245,8 @@ class Follower:
             missing = self._listener.missing(events, store.of)
             self._listener.hear(events, last, missing)
             return len(events)
+        finally:
+            self._lock.release()
 
     def look(self) -> bool:
         """Do what the thread does every time; errors are logged once.
@@ -259,9 +271,24 @@ class Follower:
         list of Event
             What the log has of it; empty if it is not there. If the router can learn
             from it, it is pending now.
+
+        Raises
+        ------
+        Exception
+            If the log cannot be read, or does not answer whoever reads it now.
         """
+        try:
+            return self._find(decision_id)
+        except Exception as error:
+            if not isinstance(error, _NotNowError):
+                self._fails(error)
+            raise
+
+    def _find(self, decision_id: str) -> "list[Event]":
         for _ in range(_PAGES_AT_ONCE):  # mostly that is all there is to it
-            if self._router.awaits(decision_id) or not self._hear_page():
+            if self._router.awaits(decision_id) or not self._hear_page(
+                _PATIENCE_SECONDS
+            ):
                 break
         store = self._open_store()
         events = [] if store is None else store.of(decision_id)
@@ -320,22 +347,14 @@ class Follower:
         try:
             do()
         except Exception as error:  # noqa: BLE001 - nobody is there to catch it
-            if not self.is_failing and not self.is_closed:
-                self.is_failing = True
-                _log.warning(
-                    "what other workers learn is not heard: the store failed with %s; "
-                    "it is said when it is again",
-                    type(error).__name__,
-                )
+            self._fails(error)
             return False
-        if self.is_failing:
-            self.is_failing = False
-            _log.warning("what other workers learn is heard again")
+        self._deafness.ended()
         return True
 
-    def _look(self) -> None:
-        self.catch_up()
-        self._put_snapshot_if_due()
+    def _fails(self, error: Exception) -> None:
+        if not self.is_closed:
+            self._deafness.began(error)
 
     def _begin_once(self) -> None:
         with self._lock:
@@ -353,31 +372,15 @@ class Follower:
         with self._listener.lock:
             if heard > last:  # the log is an older copy of itself
                 self._router.hear_from(self.log, last)
-            # It takes the place of all that was learned before.
             if found is not None and not self._router.has_learned_online:
-                self._go_on_from(found)
+                self._snapshots.go_on_from(found)
 
-    def _go_on_from(self, found: "Snapshot") -> None:
-        try:
-            resumed = self._router.resume(found.content)
-        except MixLLMError as error:
-            _log.warning("a snapshot is of no use here, the log is read: %s", error)
-            return
-        if resumed:
-            self._snapshot_at = found.sequence
-            _log.info("went on from a snapshot at event %d", found.sequence)
+    def _look(self) -> None:
+        self.catch_up()
+        self._put_snapshot_if_due()
 
     def _put_snapshot_if_due(self) -> None:
-        heard, store = self._listener.heard(), self._open_store()
-        is_due = heard - self._snapshot_at >= self.snapshot_every
-        if not is_due or store is None or self._listener.is_waiting:
-            return
-        newest = store.newest_snapshot()
-        self._snapshot_at = 0 if newest is None else newest.sequence
-        if heard - self._snapshot_at >= self.snapshot_every:
-            with self._listener.lock:
-                self._snapshot_at, content = self._router.snapshot(self.log)
-            store.put_snapshot(self._snapshot_at, content)
+        self._snapshots.put_if_due(self._open_store(), self.snapshot_every)
 
 
 def _follow(

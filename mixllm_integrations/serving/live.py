@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from mixllm_integrations.serving.forking import survive_forks
+from mixllm_integrations.core.forking import survive_forks
 from mixllm_integrations.serving.talking import Member, Talk
 from mixllm_integrations.store.live import (
     SharedState,

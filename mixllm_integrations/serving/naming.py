@@ -6,13 +6,13 @@ by the old name, and learns here what it is called by now.
 """
 
 import logging
-import threading
 from collections.abc import Collection, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from mixllm_integrations.core.checks import required_name
 from mixllm_integrations.core.errors import UnknownCandidateError
+from mixllm_integrations.core.forking import forkable_lock
 
 if TYPE_CHECKING:
     from mixllm_integrations.core.router import Router
@@ -133,8 +133,8 @@ class Renames:
         self._router = router
         self._now: dict[str, str] = {}  # replaced, never changed
         self._keepers: WeakSet[Keeper] = WeakSet()
-        self._keepers_lock = threading.Lock()
-        self.lock = threading.RLock()
+        self._keepers_lock = forkable_lock()
+        self.lock = forkable_lock()
         self.log: tuple[tuple[str, str], ...] = ()
         self.missing: frozenset[str] = frozenset()
 
@@ -265,7 +265,7 @@ class Renames:
 # It keeps its router alive, so the id of a router under which one is found cannot
 # be that of another router.
 _KNOWN: WeakValueDictionary[int, Renames] = WeakValueDictionary()
-_LOCK = threading.Lock()
+_LOCK = forkable_lock()
 
 
 def renames_of(router: "Router") -> Renames:

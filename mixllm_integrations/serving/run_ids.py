@@ -1,7 +1,6 @@
 """Which decision a run belongs to, so that feedback can name the run."""
 
 import re
-import threading
 from collections import OrderedDict
 from itertools import islice
 from uuid import UUID
@@ -9,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from mixllm_integrations.core.checks import number_between
 from mixllm_integrations.core.errors import UnknownDecisionError
+from mixllm_integrations.core.forking import forkable_lock
 from mixllm_integrations.serving.dispatch import Dispatcher
 from mixllm_integrations.serving.feedback import record_of
 
@@ -47,7 +47,7 @@ class RunIds:
 
     def __init__(self, capacity: int = 60_000) -> None:
         self._capacity = number_between(capacity, "capacity", low=1)
-        self._lock = threading.Lock()
+        self._lock = forkable_lock()
         # Keys are the numbers of the ids: a UUID object is thrice as large.
         self._decisions: OrderedDict[int, str] = OrderedDict()
 
@@ -146,7 +146,7 @@ class RunIds:
 
 # Models that are rebuilt for each call share a dispatcher, and so their run ids.
 _KNOWN: "WeakKeyDictionary[Dispatcher, RunIds]" = WeakKeyDictionary()
-_KNOWN_LOCK = threading.Lock()
+_KNOWN_LOCK = forkable_lock()
 
 
 def run_ids_of(dispatcher: Dispatcher) -> RunIds:

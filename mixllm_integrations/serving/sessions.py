@@ -6,12 +6,12 @@ says, and another one has to be better by more than that to take over.
 """
 
 import hashlib
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from mixllm_integrations.core.forking import forkable_lock
 from mixllm_integrations.serving.naming import moved
 from mixllm_integrations.store.live import SessionNote
 
@@ -89,7 +89,7 @@ class Sessions:
         self._called = called
         self._clock = clock
         self._capacity = capacity
-        self._lock = threading.RLock()  # a finalizer may come in between
+        self._lock = forkable_lock()  # a finalizer may come in between
         self._read: OrderedDict[str, dict[str, _Read]] = OrderedDict()
         self._share: dict[str, float] = {}
         self._is_shared = False

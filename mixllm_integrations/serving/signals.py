@@ -5,11 +5,11 @@ comes back of it: the adapters see that.
 """
 
 import hashlib
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from mixllm_integrations.core.forking import forkable_lock
 from mixllm_integrations.serving.options import Asked, CallOptions
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LastQuestions:
     ) -> None:
         self._clock = clock
         self._capacity = capacity
-        self._lock = threading.RLock()  # a finalizer may come in between
+        self._lock = forkable_lock()  # a finalizer may come in between
         self._answered: OrderedDict[str, _Answered] = OrderedDict()
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
 """A clock that goes on where the one it reads is set back."""
 
-import threading
 import time
 from collections.abc import Callable
+
+from mixllm_integrations.core.forking import forkable_lock
 
 __all__ = ["steady"]
 
@@ -43,7 +44,7 @@ class _Steady:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._last = self._elapsed = clock()
-        self._lock = threading.RLock()  # a finalizer may read it in between
+        self._lock = forkable_lock()  # a finalizer may read it in between
 
     def __call__(self) -> float:
         with self._lock:

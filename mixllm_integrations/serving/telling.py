@@ -132,7 +132,7 @@ class Teller:
             new = (
                 follower is not None
                 and signal in self._router.implicit_signals
-                and 0 < len(decision_id) <= _LONGEST_ID
+                and _is_id(decision_id)
                 and follower.teach_later("signal", decision_id, signal)
             )
         if new and self._journal is not None:
@@ -150,7 +150,7 @@ class Teller:
             return learn()
         except UnknownDecisionError:
             follower = self._follower
-            if follower is None or not 0 < len(decision_id) <= _LONGEST_ID:
+            if follower is None or not _is_id(decision_id):
                 raise
         events = _found(follower, decision_id)
         if not events and not self._router.awaits(decision_id):
@@ -183,3 +183,14 @@ def _found(follower: "Follower", decision_id: str) -> "list[Event] | None":
         _log.debug("a decision cannot be looked up: %s", type(error).__name__)
         return None
     return []
+
+
+def _is_id(text: str) -> bool:
+    """Tell whether a log can be asked for it: what none can hold is no outage."""
+    if not 0 < len(text) <= _LONGEST_ID or "\x00" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+    return True

@@ -6,10 +6,9 @@ not sure may repeat.
 
 import logging
 import math
-import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 from sqlalchemy import Connection, Row, func, select, text
@@ -18,9 +17,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.core.forking import forkable_lock
 from mixllm_integrations.store import snapshots, urls
 from mixllm_integrations.store.database import make_engine
 from mixllm_integrations.store.events import Event, EventKind, NewEvent, Snapshot
+from mixllm_integrations.store.gate import GATE
 from mixllm_integrations.store.rows import event_of, events_query, rows_of
 from mixllm_integrations.store.schema import bring_up_to_date
 from mixllm_integrations.store.settling import Settling
@@ -90,7 +91,7 @@ class SQLStore(Settling):
         self._shown = urls.shown(parsed)
         self._fingerprint = urls.fingerprint(parsed)
         self._skipped = 0
-        self._lock = threading.Lock()
+        self._lock = forkable_lock()
         self._closed = False
         try:
             self._engine = make_engine(parsed)
@@ -101,7 +102,8 @@ class SQLStore(Settling):
             ) from None
         weakref.finalize(self, self._engine.dispose)
         try:
-            bring_up_to_date(self._engine, self._shown)
+            with self._gate():
+                bring_up_to_date(self._engine, self._shown)
             self._identity = self._read_identity()
         except DBAPIError as error:
             self._engine.dispose()
@@ -182,7 +184,7 @@ class SQLStore(Settling):
         rows = rows_of(events)
         if not rows:
             return 0
-        with self._engine.begin() as connection:
+        with self._gate(), self._engine.begin() as connection:
             if self._engine.dialect.name != "sqlite":
                 connection.execute(_TAKE_TURNS)
             options = {"preserve_rowcount": True}
@@ -359,10 +361,15 @@ class SQLStore(Settling):
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
+        with self._gate(), self._engine.connect() as connection:
             if self._engine.dialect.name != "sqlite":
                 connection.execute(_WAIT_A_WHILE)
             yield connection
+
+    def _gate(self) -> AbstractContextManager[None]:
+        """Keep the process from forking, if it must not now."""
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        return GATE.inside() if is_sqlite else nullcontext()
 
     def _read_identity(self) -> str:
         with self._connected() as connection:

@@ -583,6 +583,15 @@ class TestFinding:
         assert Instruments.found() is None
         assert type(open_span({})) is telemetry.CallSpan
 
+    def test_looking_leaves_nothing_behind(self):
+        """The interface keeps each meter that it is asked for, for ever."""
+        assert Instruments.found() is None
+        kept = metrics.get_meter_provider()._meters
+        before = len(kept)
+        for _ in range(3):
+            assert Instruments.found() is None
+        assert len(kept) == before
+
     def test_a_tracer_provider_is_found(self, monkeypatch):
         provider = TracerProvider(shutdown_on_exit=False)
         monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)

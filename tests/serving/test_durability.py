@@ -203,7 +203,8 @@ def test_four_workers_that_are_killed_lose_and_double_nothing(
         for worker in workers[1:]:
             worker.until(len(worker.acknowledged) + 100)
         workers[1].kill()  # while the database is away
-        assert len(list(spool_folder.glob("*.spool"))) == 3
+        # One each; the first one may have left its own, if the file was busy for long.
+        assert 3 <= len(list(spool_folder.glob("*.spool"))) <= 4
         database.give_back()
         workers[2].kill()  # while it comes back, or a moment before
         workers[3].until(len(workers[3].acknowledged) + 100)

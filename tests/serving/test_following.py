@@ -7,11 +7,13 @@ import time
 import weakref
 
 import pytest
+from sqlalchemy import delete, func, select
 
 from mixllm_integrations import Candidate, Outcome, Router
 from mixllm_integrations.serving.following import Follower
 from mixllm_integrations.store import NewEvent
 from mixllm_integrations.store.sql import SQLStore
+from mixllm_integrations.store.tables import EVENTS, SNAPSHOTS
 
 QUERY = "What is 3 plus 4?"
 
@@ -307,3 +309,20 @@ def test_a_follower_that_nobody_holds_ends(join):
     gc.collect()
     assert gone() is None
     assert not thread.is_alive()
+
+
+def test_what_is_older_than_both_snapshots_may_be_deleted(join, url):
+    a = join("a", snapshot_every=4)
+    for reward in (0.0, 1.0, 0.0, 0.0, 1.0, 0.0):
+        a.judge(a.route(), reward)
+        a.follower.look()
+    with a.store._engine.begin() as connection:
+        oldest = select(func.min(SNAPSHOTS.c.sequence)).scalar_subquery()
+        done = connection.execute(delete(EVENTS).where(EVENTS.c.sequence <= oldest))
+        assert done.rowcount == 8
+    b = join("b")
+    b.follower.look()
+    assert b.expected() == pytest.approx(a.expected(), abs=1e-6)
+    a.judge(a.route(), 0.0)
+    b.follower.look()
+    assert b.expected() == pytest.approx(a.expected(), abs=1e-6)

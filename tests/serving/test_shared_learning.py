@@ -8,8 +8,9 @@ import weakref
 import pytest
 
 from mixllm_integrations import Candidate, Outcome, Router
+from mixllm_integrations.core import forking
 from mixllm_integrations.core.errors import ConfigurationError, UnknownDecisionError
-from mixllm_integrations.serving import CallOptions, Dispatcher, forking
+from mixllm_integrations.serving import CallOptions, Dispatcher
 from mixllm_integrations.serving.journal import Journal
 from mixllm_integrations.serving.naming import renames_of
 from mixllm_integrations.store.sql import SQLStore
@@ -264,7 +265,7 @@ def test_feedback_that_nobody_could_look_up_teaches_the_next_process(
     assert expected(c) == pytest.approx(expected(a), abs=1e-6)
 
 
-@pytest.mark.parametrize("decision_id", ["d" * 32, "", "d" * 501])
+@pytest.mark.parametrize("decision_id", ["d" * 32, "", "d" * 501, "d\x00", "\ud800"])
 def test_what_nobody_has_decided_is_unknown(join, url, decision_id):
     a = join()
     with pytest.raises(UnknownDecisionError):
@@ -273,6 +274,7 @@ def test_what_nobody_has_decided_is_unknown(join, url, decision_id):
         a.record_signal(decision_id, "regenerate")
     a.tell(decision_id[:0], "regenerate")
     assert logged(url) == []
+    assert not a.follower.is_failing  # what no log can hold is no outage
 
 
 def test_an_illegal_reward_is_refused_before_anything_is_looked_up(join):
@@ -450,16 +452,53 @@ def test_a_log_that_is_away_at_first_stops_nothing_and_is_heard_later(
     assert b.router._experience.replay.labels("small") == 1
 
 
+def test_nobody_waits_for_who_waits_for_a_log_that_does_not_answer(join, monkeypatch):
+    """Feedback on siblings' decisions stands in no line; it is learned later."""
+    monkeypatch.setattr("mixllm_integrations.serving.following._PATIENCE_SECONDS", 0.01)
+    a, b = join(), join()
+    decided = answered(a)
+    with b.follower._lock:  # its thread asks the database, and gets no answer
+        assert b.record_feedback(decided, 0.0)
+        assert not b.record_feedback(decided, 0.0)
+    assert not b.follower.is_failing
+    a.record_feedback(decided, 0.0)
+    hear(a, b)
+    assert b.router._experience.replay.labels("small") == 1
+
+
+def test_a_log_that_could_not_be_asked_is_left_alone_until_it_is_back(
+    join, monkeypatch, caplog
+):
+    a, b = join(), join()
+    decided, asked = [answered(a) for _ in range(3)], []
+
+    def refuse(*_, **__):
+        asked.append(None)
+        raise OSError
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
+        for name in ("tail", "of"):
+            patched.setattr(SQLStore, name, refuse)
+        assert all(b.record_feedback(one, 0.0) for one in decided)
+        with pytest.raises(Exception, match=r"^$"):
+            b.follower.find(decided[0])  # who came before it was known to be away
+        assert len(asked) == 1
+        assert caplog.text.count("is not heard") == 1
+    b.follower.look()
+    hear(a, b)
+    assert b.router._experience.replay.labels("small") == 3
+
+
 def test_a_forked_child_is_a_worker_of_its_own(join):
     a = join()
     mine = a.journal.worker
     decided = answered(a)
     hear(a)
     assert mine in a.follower._own()
-    forking._before()
+    a.follower.before_fork()
     assert a.follower._listener.lock.locked()
     a.journal.worker = "the child"  # as its own hook does
-    forking._after(in_child=True)
+    a.follower.after_fork(in_child=True)
     assert a.follower._own() == {"the child"}
     assert a.follower._thread is None
     assert not a.follower._listener.lock.locked()

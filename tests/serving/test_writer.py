@@ -163,6 +163,18 @@ class TestWaiting:
             writer.put(entry(n))
         assert 0.2 <= time.monotonic() - began < 5.0
 
+    async def test_feedback_holds_an_event_loop_up_for_a_moment_at_most(
+        self, log, writer_to
+    ):
+        writer = writer_to()
+        log.open.clear()
+        began = time.monotonic()
+        writer.put_safely(entry("feedback"), 10 * LONG)
+        assert time.monotonic() - began < LONG
+        log.open.set()
+        assert writer.flush(LONG)
+        assert log.kinds == ["feedback"]
+
     async def test_on_an_event_loop_nobody_is_held_up(self, log, writer_to):
         writer = writer_to(capacity=1, patience_seconds=LONG)
         log.open.clear()

@@ -1,6 +1,5 @@
 """A callback handler that keeps the books: what each routed call took."""
 
-import threading
 import time
 import weakref
 from collections import OrderedDict, deque
@@ -15,6 +14,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from mixllm_integrations.core.checks import number_between, required_name
 from mixllm_integrations.core.errors import ConfigurationError
+from mixllm_integrations.core.forking import forkable_lock
 from mixllm_integrations.langchain.callbacks.reference import Reference
 from mixllm_integrations.langchain.callbacks.reports import CallReport, SessionTotals
 from mixllm_integrations.langchain.calls.messages import spent_on
@@ -76,7 +76,7 @@ class MixLLMCallbackHandler(BaseCallbackHandler):
         self._clock = clock
         # Reentrant: the garbage collector may close an abandoned stream, which
         # ends its run, in a thread that is in here.
-        self._lock = threading.RLock()
+        self._lock = forkable_lock()
         self._open: OrderedDict[UUID, _OpenCall] = OrderedDict()
         self._chains: dict[UUID, _OpenCall] = {}
         self._llms: dict[UUID, _LLMRun] = {}
@@ -353,7 +353,7 @@ def _whole(value: object, what: str) -> int:
 
 
 _LIVE: "weakref.WeakSet[MixLLMCallbackHandler]" = weakref.WeakSet()
-_LIVE_LOCK = threading.Lock()
+_LIVE_LOCK = forkable_lock()
 
 
 def announce_feedback(decision_id: str, reward: float) -> None:

@@ -56,12 +56,15 @@ class Instruments(NamedTuple):
             return None
         from opentelemetry import metrics, trace
 
-        tracer = trace.get_tracer(_SCOPE, schema_url=_SCHEMA)
-        meter = metrics.get_meter(_SCOPE, schema_url=_SCHEMA)
-        # Those of the interface itself record nothing.
-        if all(type(made).__module__.startswith(_API) for made in (tracer, meter)):
+        # Those of the interface itself record nothing, but keep each meter that they
+        # are asked for, for ever.
+        providers = trace.get_tracer_provider(), metrics.get_meter_provider()
+        if all(type(one).__module__.startswith(_API) for one in providers):
             return None
-        return cls.made_with(tracer, meter)
+        return cls.made_with(
+            trace.get_tracer(_SCOPE, schema_url=_SCHEMA),
+            metrics.get_meter(_SCOPE, schema_url=_SCHEMA),
+        )
 
     @classmethod
     def made_with(cls, tracer: "Tracer", meter: "Meter") -> "Instruments":
