@@ -170,7 +170,7 @@ class TestTail:
 
     def test_a_reader_sees_each_event_once_while_eight_write(self, url):
         with SQLStore(url) as store:
-            wanted = {f"{w}-{n}" for w in range(8) for n in range(60)}
+            wanted = {f"{w}-{n}" for w in range(8) for n in range(24)}
             done = threading.Event()
             seen = []
 
@@ -185,7 +185,7 @@ class TestTail:
 
             def write(worker):
                 with SQLStore(url) as mine:
-                    for n in range(0, 60, 3):
+                    for n in range(0, 24, 3):
                         batch = [f"{worker}-{n + k}" for k in range(3)]
                         mine.append_many(decisions(*batch))
 
