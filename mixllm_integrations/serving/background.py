@@ -154,13 +154,24 @@ class BackgroundWriter:
         """
         limit = 2 * self._capacity if keep else self._capacity
         if self.waiting >= limit and not self._room_below(limit):
-            if not (keep and self._delivery.set_aside([event])):
-                self._report.lost += 1
-                self._report.failed(f"{self.waiting} wait for the store already")
+            self._overflow(event)
             return
         self._queue.put(event)
         if self._thread is None:
             self._start()
+
+    def _overflow(self, event: NewEvent) -> None:
+        """Put an event on disk, as there is no room for it in memory."""
+        if self._delivery.spool is not None:
+            ready = self._line.prepared(event)
+            if ready is None:
+                return
+            if self._delivery.set_aside([ready]):
+                if self._has_room():  # else whoever writes comes by anyhow
+                    self._mark(tries=False)
+                return
+        self._report.lost += 1
+        self._report.failed(f"{self.waiting} wait for the store already")
 
     def put_safely(self, event: NewEvent, seconds: float) -> None:
         """Take an event, and wait until it outlives this process.

@@ -137,14 +137,31 @@ class Line:
         if item is None:
             self.ended = True
             return
-        if isinstance(item, NewEvent) and self._prepare is not None:
-            try:
-                item = self._prepare(item)
-            except Exception as error:  # noqa: BLE001 - a log must not stop an answer
-                self._report.lost += 1
-                self._report.failed(f"an event failed with {type(error).__name__}")
-                return
-        self._held.append(item)
+        ready = self.prepared(item) if isinstance(item, NewEvent) else item
+        if ready is not None:
+            self._held.append(ready)
+
+    def prepared(self, event: NewEvent) -> NewEvent | None:
+        """Make an event ready to be written.
+
+        Parameters
+        ----------
+        event
+            As it was taken.
+
+        Returns
+        -------
+        NewEvent or None
+            ``None`` if that fails; then it is counted as lost.
+        """
+        if self._prepare is None:
+            return event
+        try:
+            return self._prepare(event)
+        except Exception as error:  # noqa: BLE001 - a log must not stop an answer
+            self._report.lost += 1
+            self._report.failed(f"an event failed with {type(error).__name__}")
+            return None
 
     def move_on(self, room: Callable[[], bool]) -> None:
         """Write what is in line, or put it on disk while the store is away.

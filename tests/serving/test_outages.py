@@ -329,23 +329,42 @@ class TestAway:
         assert writer.flush(LONG)
         assert store.ids == ["a"]
 
-    def test_what_must_not_be_lost_goes_to_disk_if_memory_is_full(
-        self, store, writer_to, spool_folder
-    ):
+    def test_events_go_to_disk_if_memory_is_full(self, store, writer_to, spool_folder):
         writer = writer_to(capacity=1, patience_seconds=0.0)
         store.open.clear()
         writer.put(event(0))
         assert store.entered.wait(LONG)
         writer.put(event(1), keep=True)
         writer.put(event("kept", "feedback"), keep=True)
-        writer.put(event("dropped"))
-        assert waiting(spool_folder) == ["kept"]
-        assert writer.lost == 1
+        writer.put(event("late"))
+        assert waiting(spool_folder) == ["kept", "late"]
+        assert writer.lost == 0
         store.open.set()
         assert writer.flush(LONG)
         writer.put(event("next"))
         assert writer.flush(LONG)
-        assert sorted(store.ids) == ["0", "1", "kept", "next"]
+        assert sorted(store.ids) == ["0", "1", "kept", "late", "next"]
+
+    def test_what_went_to_disk_is_made_ready_before(
+        self, store, writer_to, spool_folder
+    ):
+        def prepare(given):
+            if given.decision_id == "bad":
+                raise ValueError
+            return replace(given, payload={"ready": True})
+
+        writer = writer_to(capacity=1, patience_seconds=0.0, prepare=prepare)
+        store.open.clear()
+        writer.put(event(0))
+        assert store.entered.wait(LONG)
+        writer.put(event(1))
+        writer.put(event(2))
+        writer.put(event("bad"))
+        assert waiting(spool_folder) == ["1", "2"]
+        assert writer.lost == 1
+        store.open.set()
+        assert writer.flush(LONG)
+        assert sorted(store.ids) == ["0", "1", "2"]
 
 
 class TestEnd:
