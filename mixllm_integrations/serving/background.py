@@ -150,7 +150,8 @@ class BackgroundWriter:
         event
             What happened; not to be changed any more.
         keep
-            Whether it is taken even if there is no room.
+            Whether there is twice the room for it. What finds no room in memory
+            goes to disk, and is given up where there is no spool.
         """
         limit = 2 * self._capacity if keep else self._capacity
         if self.waiting >= limit and not self._room_below(limit):
