@@ -41,7 +41,8 @@ class BackgroundWriter:
     event that cannot be written because the database is away is kept, on disk if
     there is a spool, and tried again; the order stays. If too many wait in memory,
     the caller is held up for a moment, unless it is on an event loop; if there is
-    no room even then, the newest event is dropped and counted. What waits is
+    no room even then, the newest event goes to disk; without a spool it is
+    dropped and counted. What waits is
     written when the writer is closed and when the process ends, as far as a few
     seconds go. A forked child begins with nothing waiting and a thread of its own.
 
